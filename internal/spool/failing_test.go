@@ -1,0 +1,129 @@
+package spool
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestFailingDisk(t *testing.T) {
+	for name, fail := range map[string]func(c *crashFS, on bool){
+		"no space":   func(c *crashFS, on bool) { c.full = on },
+		"sync fails": func(c *crashFS, on bool) { c.badSync = on },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, c *crashFS) {
+				var told []error
+				s, _, _ := mustOpen(t, "d", Options{
+					fs: c, Sync: Always, bufferSize: 1 << 20,
+					Notify: func(err error) { told = append(told, err) },
+				})
+				var want []string
+				put := func(rec string) (Ref, error) {
+					ref, err := s.Append([]byte(rec))
+					if err == nil {
+						want = append(want, rec)
+					}
+					return ref, err
+				}
+				if ref, err := put("before"); err != nil || s.Wait(t.Context(), ref) != nil {
+					t.Fatal(err)
+				}
+				c.with(func() { fail(c, true) })
+				ref, err := put("during")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := s.Wait(t.Context(), ref); !errors.Is(err, errNoSpace) && !errors.Is(err, errIO) {
+					t.Errorf("wait: %v", err)
+				}
+				synctest.Wait() // waiters are woken before Notify is called
+				if s.Err() == nil || len(told) != 1 || told[0] == nil {
+					t.Errorf("Err() %v, told %v", s.Err(), told)
+				}
+				wantRead(t, s, ref, "during")
+				for err == nil {
+					_, err = put(strings.Repeat("y", 10000))
+					time.Sleep(time.Millisecond)
+				}
+				if !errors.Is(err, ErrBehind) || len(want) < 50 {
+					t.Errorf("after %d records: %v, want %v", len(want), err, ErrBehind)
+				}
+				time.Sleep(time.Minute)
+				c.with(func() { fail(c, false) })
+				time.Sleep(time.Second)
+				synctest.Wait()
+				if s.Err() != nil || len(told) != 2 || told[1] != nil {
+					t.Errorf("Err() %v, told %v", s.Err(), told)
+				}
+				if ref, err := put("after"); err != nil || s.Wait(t.Context(), ref) != nil {
+					t.Errorf("after: %v", err)
+				}
+				if got := survivors(t, c); !slices.Equal(got, want) {
+					t.Errorf("%d records are durable, want %d", len(got), len(want))
+				}
+			})
+		})
+	}
+}
+
+// TestFailingDiskIsAMemoryQueue shows that a spool whose disk fails goes on as
+// long as records are finished.
+func TestFailingDiskIsAMemoryQueue(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *crashFS) {
+		s, _, _ := mustOpen(t, "d", Options{fs: c, bufferSize: 1 << 20})
+		c.with(func() { c.full = true })
+		for i := range 1000 {
+			ref, err := s.Append(make([]byte, 10000))
+			if err != nil {
+				t.Fatalf("record %d: %v", i, err)
+			}
+			time.Sleep(10 * time.Millisecond)
+			s.Done(ref)
+		}
+		c.with(func() { c.full = false })
+		add(t, s, "kept")
+		mustClose(t, s)
+		if got := survivors(t, c); !slices.Equal(got, []string{"kept"}) {
+			t.Errorf("%d records are left", len(got))
+		}
+	})
+}
+
+func TestCloseTellsOfLoss(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *crashFS) {
+		s, _, _ := mustOpen(t, "d", Options{fs: c})
+		add(t, s, "x")
+		c.with(func() { c.full = true })
+		for range 2 {
+			if err := s.Close(); !errors.Is(err, errNoSpace) {
+				t.Errorf("got %v, want %v", err, errNoSpace)
+			}
+		}
+		c.with(func() { c.full = false })
+		mustOpen(t, "d", Options{fs: c}) // unlocked
+	})
+}
+
+func TestUnreadableSegment(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *crashFS) {
+		s, _, _ := mustOpen(t, "d", Options{fs: c})
+		add(t, s, "x")
+		mustClose(t, s)
+		c.with(func() { c.badRead = true })
+		s, got, r := mustOpen(t, "d", Options{fs: c})
+		if len(got) > 0 || len(r.Unreadable) != 1 || !errors.Is(r.Unreadable[0], errIO) {
+			t.Errorf("got %v, %+v", got, r)
+		}
+		add(t, s, "y")
+		mustClose(t, s)
+		c.with(func() { c.badRead = false })
+		_, got, r = mustOpen(t, "d", Options{fs: c})
+		if len(got) != 2 || got[0].rec != "x" || got[1].rec != "y" || r.Unreadable != nil {
+			t.Errorf("later: got %v, %+v", got, r)
+		}
+	})
+}

@@ -1,0 +1,218 @@
+package spool
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// A Recovery is what Open found.
+type Recovery struct {
+	Records int   // handed back
+	Bytes   int64 // of them
+
+	// Lost counts damaged places between good records: at least one record
+	// each, which may have been done. LostBytes is their length.
+	Lost      int
+	LostBytes int64
+
+	// TornBytes is what was cut from the ends of segments, where a crash
+	// leaves half-written records.
+	TornBytes int64
+
+	// Unreadable are the disk's errors. A segment with one is handed back as
+	// far as it could be read and stays in the folder until a later Open can
+	// read it. Where a file of marks has one, the records come back.
+	Unreadable []error
+}
+
+// Open opens the spool in a folder, which it creates (0700) with its parents
+// if necessary, and calls recovered, if not nil, for every record that is not
+// done, in the order of appending. The bytes are valid during the call.
+// Damaged records are skipped; see Recovery. It reads the whole folder.
+//
+// The errors are ErrLocked and the disk's.
+func Open(dir string, opts Options, recovered func(Ref, []byte)) (*Spool, Recovery, error) {
+	s := newSpool(dir, opts)
+	if err := s.fs.mkdir(dir); err != nil {
+		return nil, Recovery{}, err
+	}
+	var err error
+	if s.lock, err = s.fs.lock(s.path(lockName)); err != nil {
+		return nil, Recovery{}, err
+	}
+	if recovered == nil {
+		recovered = func(Ref, []byte) {}
+	}
+	r, err := s.recover(recovered)
+	if err != nil {
+		_ = s.lock.Close()
+		return nil, Recovery{}, err
+	}
+	if s.news {
+		s.signal()
+	}
+	go s.run()
+	return s, r, nil
+}
+
+func newSpool(dir string, opts Options) *Spool {
+	s := &Spool{
+		dir:         dir,
+		fs:          opts.fs,
+		segmentSize: opts.segmentSize,
+		bufferSize:  opts.bufferSize,
+		sync:        opts.Sync,
+		notify:      opts.Notify,
+		seed:        rand.Uint64(),
+		segments:    map[uint64]*segment{},
+		wake:        make(chan struct{}, 1),
+		exited:      make(chan struct{}),
+	}
+	if s.fs == nil {
+		s.fs = osFS{}
+	}
+	s.maxBytes.Store(cmp.Or(opts.MaxBytes, defaultMaxBytes))
+	if s.segmentSize == 0 {
+		s.segmentSize = segmentSize(s.maxBytes.Load())
+	}
+	if s.bufferSize == 0 {
+		s.bufferSize = defaultBufferSize
+	}
+	if s.sync == 0 {
+		s.sync = defaultSync
+	}
+	return s
+}
+
+// recover reads the folder.
+func (s *Spool) recover(recovered func(Ref, []byte)) (r Recovery, err error) {
+	names, err := s.fs.list(s.dir)
+	if err != nil {
+		return r, err
+	}
+	var ids []id // of segments, in order, a compacted one before what it replaces
+	logs := map[id]bool{}
+	var rest []string
+	for _, name := range names {
+		i, suffix, ok := parseName(name)
+		if !ok {
+			continue
+		}
+		s.nextSeq = max(s.nextSeq, i.seq)
+		if suffix == logSuffix {
+			ids = append(ids, i)
+			logs[i] = true
+		} else {
+			rest = append(rest, name)
+		}
+	}
+	s.nextSeq++
+	slices.SortFunc(ids, func(a, b id) int {
+		return cmp.Or(cmp.Compare(a.seq, b.seq), cmp.Compare(b.gen, a.gen), cmp.Compare(a.seed, b.seed))
+	})
+
+	// What a compaction or a removal left over does no harm, and the next
+	// Open tries again to remove it: errors are of no consequence.
+	for n, i := range ids {
+		switch {
+		case n == 0 || ids[n-1].seq != i.seq:
+			if err := s.recoverSegment(newSegment(i), &r, recovered); err != nil {
+				r.Unreadable = append(r.Unreadable, err)
+			}
+		case ids[n-1].gen > i.gen:
+			_ = s.fs.remove(s.path(i.name(logSuffix)))
+			_ = s.fs.remove(s.path(i.name(doneSuffix)))
+		default:
+			r.Unreadable = append(r.Unreadable, fmt.Errorf("%s: another file has its number", s.path(i.name(logSuffix))))
+		}
+	}
+	for _, name := range rest {
+		i, suffix, _ := parseName(name)
+		if suffix == tempSuffix || !logs[i] {
+			_ = s.fs.remove(s.path(name))
+		}
+	}
+	s.safe = makeRef(s.nextSeq, 0) - 1
+	s.last = s.safe
+	return r, nil
+}
+
+// recoverSegment reads a segment and hands its live records back.
+func (s *Spool) recoverSegment(g *segment, r *Recovery, recovered func(Ref, []byte)) error {
+	s.segments[g.id.seq] = g
+	g.sealed, g.broken = true, true // until it was read to its end
+	done, marks, err := s.marksOf(g)
+	if err != nil { // then all comes back
+		r.Unreadable = append(r.Unreadable, err)
+	}
+	g.marks = marks
+	name := s.path(g.id.name(logSuffix))
+	f, err := s.fs.open(name, os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	result, err := g.scan(f, func(pos, off int64, raw []byte) error {
+		g.records++
+		if _, found := slices.BinarySearch(done, uint32(pos)); found {
+			return nil
+		}
+		g.live++
+		if g.id.gen > 0 {
+			g.moves = append(g.moves, move{uint32(pos), uint32(off)})
+		}
+		r.Records++
+		r.Bytes += int64(len(raw) - headerSize)
+		recovered(makeRef(g.id.seq, pos), raw[headerSize:])
+		return nil
+	})
+	g.bytes = result.end
+	if err != nil {
+		g.bytes = result.size
+	}
+	s.size += g.cost()
+	r.Lost += result.lost
+	r.LostBytes += result.lostBytes
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	g.broken = false
+	if torn := result.size - result.end; torn > 0 {
+		r.TornBytes += torn
+		_ = f.Truncate(result.end) // or else it is found again by the next Open
+	}
+	s.bury(g)
+	return nil
+}
+
+// scan goes through a segment's file.
+func (g *segment) scan(f file, fn func(pos, off int64, raw []byte) error) (*scan, error) {
+	size, err := f.size()
+	if err != nil {
+		return &scan{}, err
+	}
+	sc := &scan{r: f, size: size, key: g.key, moved: g.id.gen > 0}
+	return sc, sc.each(fn)
+}
+
+// Spools returns the names of the folders in base that hold a spool, sorted.
+// A base that does not exist holds none.
+func Spools(base string) ([]string, error) {
+	entries, err := os.ReadDir(base)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if _, err := os.Lstat(filepath.Join(base, e.Name(), lockName)); err == nil {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}

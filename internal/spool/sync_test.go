@@ -1,0 +1,187 @@
+package spool
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// inBubble runs fn with virtual time and a file system in memory.
+func inBubble(t *testing.T, fn func(t *testing.T, c *crashFS)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		fn(t, newCrashFS(rand.New(rand.NewPCG(1, 2))))
+	})
+}
+
+// survivors are the records that a crash now would leave for certain.
+func survivors(t *testing.T, c *crashFS) (recs []string) {
+	t.Helper()
+	c.mu.Lock()
+	after := newCrashFS(c.rng)
+	for name, n := range c.stable {
+		after.names[name] = &inode{now: slices.Clone(n.stable), stable: slices.Clone(n.stable)}
+		after.stable[name] = after.names[name]
+	}
+	c.mu.Unlock()
+	s, got, _ := mustOpen(t, "d", Options{fs: after})
+	mustClose(t, s)
+	for _, b := range got {
+		recs = append(recs, b.rec)
+	}
+	return recs
+}
+
+func TestSyncPolicies(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		sync  time.Duration
+		early time.Duration // nothing is durable
+		late  time.Duration // all is
+	}{
+		{"default", 0, 99 * time.Millisecond, 101 * time.Millisecond},
+		{"2s", 2 * time.Second, 1999 * time.Millisecond, 2001 * time.Millisecond},
+		{"always", Always, -1, 0},
+		{"never", Never, time.Hour, -1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, c *crashFS) {
+				s, _, _ := mustOpen(t, "d", Options{fs: c, Sync: tt.sync})
+				for _, rec := range []string{"first", "second"} {
+					time.Sleep(10 * time.Minute) // idle
+					start := time.Now()
+					ref := add(t, s, rec)
+					s.Done(add(t, s, "done"))
+					if tt.early >= 0 {
+						time.Sleep(tt.early)
+						synctest.Wait()
+						if got := survivors(t, c); slices.Contains(got, rec) {
+							t.Errorf("%s is durable after %v", rec, tt.early)
+						}
+					}
+					if tt.late >= 0 {
+						time.Sleep(tt.late - time.Since(start))
+						synctest.Wait()
+						if got := survivors(t, c); !slices.Contains(got, rec) {
+							t.Errorf("after %v only %q are durable", tt.late, got)
+						}
+					}
+					wantRead(t, s, ref, rec)
+				}
+				time.Sleep(5 * time.Second)
+				synctest.Wait()
+				if got := survivors(t, c); tt.sync != Never && !slices.Equal(got, []string{"first", "second"}) {
+					t.Errorf("got %q, want what is not done", got)
+				}
+				mustClose(t, s)
+			})
+		})
+	}
+}
+
+func TestNeverIsWritten(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *crashFS) {
+		s, _, _ := mustOpen(t, "d", Options{fs: c, Sync: Never})
+		add(t, s, "x")
+		if c.size() > 0 {
+			t.Errorf("%d bytes written at once", c.size())
+		}
+		time.Sleep(101 * time.Millisecond)
+		synctest.Wait()
+		if want := recordSize(1); c.size() != want {
+			t.Errorf("%d bytes written, want %d", c.size(), want)
+		}
+	})
+}
+
+// TestWaitSharesSyncs counts fsyncs: one in flight, one for all that came
+// meanwhile.
+func TestWaitSharesSyncs(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *crashFS) {
+		slow := &slowFS{fileSystem: c, delay: 10 * time.Millisecond}
+		s, _, _ := mustOpen(t, "d", Options{fs: slow, Sync: Always})
+		if err := s.Wait(t.Context(), add(t, s, "the file exists")); err != nil {
+			t.Fatal(err)
+		}
+		before := slow.count()
+		start := time.Now()
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() {
+				for range 20 {
+					if err := s.Wait(t.Context(), add(t, s, "x")); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if n := slow.count() - before; n > 41 {
+			t.Errorf("%d syncs for 20 rounds of 50 waiters", n)
+		}
+		if took := time.Since(start); took > 410*time.Millisecond {
+			t.Errorf("took %v, want at most two syncs a round", took)
+		}
+	})
+}
+
+func TestWaitGivesUp(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *crashFS) {
+		slow := &slowFS{fileSystem: c, delay: time.Minute}
+		s, _, _ := mustOpen(t, "d", Options{fs: slow, Sync: Always})
+		ref := add(t, s, "x")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		start := time.Now()
+		if err := s.Wait(ctx, ref); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second {
+			t.Errorf("got %v after %v", err, time.Since(start))
+		}
+		if err := s.Wait(t.Context(), ref); err != nil {
+			t.Errorf("later: %v", err)
+		}
+		if got := survivors(t, c); len(got) != 1 {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+// A slowFS delays syncs, and counts them.
+type slowFS struct {
+	fileSystem
+	delay time.Duration
+
+	mu    sync.Mutex
+	syncs int
+}
+
+func (f *slowFS) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.syncs
+}
+
+func (f *slowFS) open(name string, flag int) (file, error) {
+	inner, err := f.fileSystem.open(name, flag)
+	if err != nil {
+		return nil, err
+	}
+	return &slowFile{inner, f}, nil
+}
+
+type slowFile struct {
+	file
+	fs *slowFS
+}
+
+func (f *slowFile) Sync() error {
+	time.Sleep(f.fs.delay)
+	f.fs.mu.Lock()
+	f.fs.syncs++
+	f.fs.mu.Unlock()
+	return f.file.Sync()
+}
