@@ -1,0 +1,365 @@
+package webhook
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// resolve returns a copy of c with every default filled in, or all problems
+// of c, joined. Its checks are those that a file passes through: a setting's
+// own check (forms.go), and for what concerns several, Endpoint.conflicts.
+func (c *Config) resolve() (*Config, error) {
+	if c == nil || len(c.Endpoints) == 0 {
+		return nil, errors.New("the configuration has no endpoints")
+	}
+	resolved := &Config{Endpoints: slices.Clone(c.Endpoints)}
+	var problems []error
+	names := make(map[string]bool)
+	for i := range resolved.Endpoints {
+		e := &resolved.Endpoints[i]
+		if e.Name == "" {
+			e.Name = defaultName
+		}
+		problem := func(field string, err error) {
+			problems = append(problems, fmt.Errorf("endpoint %q: %s %w", e.Name, field, err))
+		}
+		if err := checkName(e.Name); err != nil {
+			problem("Name", err)
+		} else if name := strings.ToLower(e.Name); names[name] {
+			problem("Name", errors.New("is used twice, without regard to case"))
+		} else {
+			names[name] = true
+		}
+		e.resolve(problem)
+	}
+	if len(problems) > 0 {
+		return nil, errors.Join(problems...)
+	}
+	return resolved, nil
+}
+
+const defaultName = "default"
+
+// resolve fills in defaults and reports what is wrong, by field. It does not
+// write to what other copies of e share.
+func (e *Endpoint) resolve(report func(field string, err error)) {
+	e.Headers = slices.Clone(e.Headers)
+	e.Events = slices.Clone(e.Events)
+	e.fill(report)
+	names := make(map[string]bool)
+	for i, h := range e.Headers {
+		at := fmt.Sprintf("Headers[%d].", i)
+		if err := checkHeaderName(h.Name); err != nil {
+			report(at+"Name", err)
+		} else if name := strings.ToLower(h.Name); names[name] {
+			report(at+"Name", errors.New("is there twice"))
+		} else {
+			names[name] = true
+		}
+		if err := checkHeaderValue(string(h.Value)); err != nil {
+			report(at+"Value", err)
+		}
+	}
+	for i := range e.Events {
+		rule := &e.Events[i]
+		name, err := checkEvent(rule.Event)
+		if err != nil {
+			report(fmt.Sprintf("Events[%d].Event", i), err)
+			continue
+		}
+		rule.Event = name
+		rule.Except, rule.Clients = slices.Clone(rule.Except), slices.Clone(rule.Clients)
+		rule.Users, rule.Listeners = slices.Clone(rule.Users), slices.Clone(rule.Listeners)
+		if at, err := checkExcept(*rule); err != nil {
+			report(fmt.Sprintf("Events[%d].Except[%d]", i, at), err)
+		}
+		if rule.Topic == "" {
+			continue
+		}
+		if err := checkTopic(*rule); err != nil {
+			report(fmt.Sprintf("Events[%d].Topic", i), err)
+		}
+	}
+	e.conflicts(func(key string, err error) { report(fieldOf(key), err) })
+}
+
+// fill gives zero fields their defaults, and reports what is wrong with others.
+func (e *Endpoint) fill(report func(field string, err error)) {
+	// The defaults that depend on another setting.
+	if retry := &e.Retry; retry.MinBackoff == 0 && retry.MaxBackoff > 0 {
+		retry.MinBackoff = min(defaultMinBackoff, retry.MaxBackoff)
+	} else if retry.MaxBackoff == 0 && retry.MinBackoff > defaultMaxBackoff {
+		retry.MaxBackoff = min(retry.MinBackoff, longestBackoff)
+	}
+	if e.Body.MaxPayload == 0 && equalFold(string(e.Body.Encoding), string(Base62)) {
+		e.Body.MaxPayload = 256 << 10
+	}
+	switch b := &e.Body; {
+	case isOneOf(b.Format, FormatCloudEvents, FormatCloudEventsBinary):
+		b.Source = cmp.Or(b.Source, defaultSource)
+	case isOneOf(b.Format, FormatEMQX):
+		b.Node = cmp.Or(b.Node, defaultNode)
+	}
+	if equalFold(string(e.Queue.Type), string(DiskQueue)) {
+		e.Retry.MaxAge = cmp.Or(e.Retry.MaxAge, 24*time.Hour)
+		e.Queue.MaxBytes = cmp.Or(e.Queue.MaxBytes, 1<<30)
+		e.Queue.Overflow = cmp.Or(e.Queue.Overflow, DropNewest)
+	}
+	for _, s := range endpointSettings {
+		if s.fill == nil {
+			continue
+		}
+		if err := s.fill(e); err != nil {
+			report(s.field, err)
+		}
+	}
+}
+
+// isOneOf reports whether a word is one of some, in any letter case.
+func isOneOf[W ~string](given W, words ...W) bool {
+	return slices.ContainsFunc(words, func(w W) bool { return equalFold(string(given), string(w)) })
+}
+
+const (
+	defaultSource     = "/mochi-mqtt"
+	defaultNode       = "emqx@127.0.0.1"
+	defaultMinBackoff = 500 * time.Millisecond
+	defaultMaxBackoff = 30 * time.Second
+	longestBackoff    = 24 * time.Hour
+)
+
+// fieldOf is the Go name of a setting or a block of the file.
+func fieldOf(key string) string {
+	for _, s := range endpointSettings {
+		if s.key == key {
+			return s.field
+		}
+		if strings.HasPrefix(s.key, key+".") {
+			block, _, _ := strings.Cut(s.field, ".")
+			return block
+		}
+	}
+	return key
+}
+
+// conflicts reports, by the key of the file, which may be that of a block, what
+// is wrong between several settings, or outside of the configuration. Defaults
+// are filled in.
+func (e *Endpoint) conflicts(report func(key string, err error)) {
+	if e.Retry.MaxBackoff < e.Retry.MinBackoff {
+		report("retry.min_backoff", outOfRange("must not be longer than max_backoff, which is %v", e.Retry.MaxBackoff))
+	}
+	q := &e.Queue
+	switch onDisk := q.Type == DiskQueue; {
+	case onDisk && q.Dir == "":
+		report("queue.dir", &invalid{"Missing dir", `is required for a disk queue: the folder where its data lies`})
+	case !onDisk && q.Dir != "":
+		report("queue.dir", &invalid{"Unused setting", `has no effect without type = "disk"`})
+	}
+	if q.Type == DiskQueue && q.MaxBytes >= 0 && q.MaxBytes < 1<<20 {
+		report("queue.max_bytes", outOfRange("must be at least 1 MiB for a disk queue, or -1 for no limit"))
+	}
+	if e.Compression == Gzip && slices.ContainsFunc(e.Headers, func(h Header) bool { return equalFold(h.Name, "Content-Encoding") }) {
+		report("compression", &invalid{"Conflicting settings", "cannot be used beside a Content-Encoding header"})
+	}
+	b := &e.Body
+	if b.Source != "" && !b.Format.isCloudEvents() {
+		report("body.source", &invalid{"Unused setting", `has no effect without format = "cloudevents" or "cloudevents-binary"`})
+	}
+	if b.Node != "" && b.Format != FormatEMQX {
+		report("body.node", &invalid{"Unused setting", `has no effect without format = "emqx"`})
+	}
+	if b.Format == FormatCloudEventsBinary && e.Batch.enabled() {
+		report("body.format", &invalid{"Conflicting settings", `cannot be "cloudevents-binary" beside batch, because a payload is a whole body; use "cloudevents"`})
+	}
+	for _, h := range e.Headers {
+		if b.Format == FormatCloudEventsBinary && len(h.Name) > 3 && equalFold(h.Name[:3], "ce-") {
+			report("headers", &invalid{"Reserved header", "must not have names that begin with ce- under this body.format, which sends its own"})
+		}
+	}
+	if e.Signing.Secret == "" && e.Signing.PreviousSecret != "" {
+		report("signing.previous_secret", &invalid{"Missing secret", "needs a secret beside it, the one that is used from now on"})
+	}
+	if !e.TLS.Disabled {
+		e.TLS.conflicts(report)
+	}
+}
+
+// conflicts is that of an endpoint, for its tls block.
+func (t TLS) conflicts(report func(key string, err error)) {
+	found := false
+	refuse := func(key string, err error) {
+		found = true
+		report(key, err)
+	}
+	for _, f := range []struct{ key, path string }{
+		{"tls.cacertfile", t.CACertFile}, {"tls.certfile", t.CertFile}, {"tls.keyfile", t.KeyFile},
+	} {
+		if f.path == "" {
+			continue
+		}
+		if err := readable(f.path); err != nil {
+			refuse(f.key, &invalid{"Unreadable file", "cannot be read: " + reason(err)})
+		}
+	}
+	switch {
+	case t.CertFile != "" && t.KeyFile == "":
+		refuse("tls.certfile", &invalid{"Missing keyfile", "needs a keyfile beside it"})
+	case t.CertFile == "" && t.KeyFile != "":
+		refuse("tls.keyfile", &invalid{"Missing certfile", "needs a certfile beside it"})
+	}
+	if found {
+		return
+	}
+	var at *settingError
+	if _, err := t.clientConfig(""); errors.As(err, &at) {
+		refuse(at.key, &invalid{"Unusable file", "cannot be used: " + at.err.Error()})
+	}
+}
+
+// readable tries to open a file.
+func readable(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil {
+		return err
+	} else if info.IsDir() {
+		return errors.New("is a directory")
+	}
+	return nil
+}
+
+// checkName checks an endpoint's name, the label of a section. It becomes a
+// metric label, a folder and a NATS subject.
+func checkName(name string) error {
+	other := func(r rune) bool { return r >= 0x80 || !isWord(byte(r)) }
+	if name == "" || len(name) > 64 || strings.ContainsFunc(name, other) {
+		return &invalid{"Invalid label", "must be 1 to 64 letters A-Z and a-z, digits, _ and -"}
+	}
+	return nil
+}
+
+// checkURL checks where webhooks go. No error has a part of the URL: it may
+// hold credentials, in the query too.
+func checkURL(text string) error {
+	bad := func(what string) error { return &invalid{"Invalid url", what} }
+	if text == "" {
+		return &invalid{"Missing url", `is required: where to send webhooks to, such as "http://127.0.0.1:80/hook"`}
+	}
+	if strings.ContainsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
+		return bad("must not contain blanks or control characters")
+	}
+	scheme, _, _ := strings.Cut(text, "://")
+	if !equalFold(scheme, "http") && !equalFold(scheme, "https") {
+		return bad("must begin with http:// or https://")
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return bad("is not a URL: check the host, the port, the brackets around an IPv6 address and the percent escapes (a literal % is %25)")
+	}
+	host := u.Hostname()
+	addr, err := netip.ParseAddr(host)
+	switch bracketed := strings.HasPrefix(u.Host, "["); {
+	case host == "":
+		return bad("must have a host after " + strings.ToLower(scheme) + "://")
+	case bracketed && (err != nil || !addr.Is6()), !bracketed && strings.Contains(host, ":"):
+		return bad("must have an IPv6 address in brackets if the host is one, as in http://[::1]:8080/")
+	case !bracketed && strings.ContainsFunc(host, func(r rune) bool { return r >= 0x80 || !isWord(byte(r)) && r != '.' }):
+		return bad("must have a host of letters A-Z and a-z, digits, dots, - and _; an international name is written in its xn-- form")
+	}
+	if u.Port() == "" && !strings.HasSuffix(u.Host, ":") {
+		return nil
+	}
+	if port, err := strconv.Atoi(u.Port()); err != nil || port < 1 || port > 65535 {
+		return bad("must have a port of 1 to 65535, or no colon after the host")
+	}
+	return nil
+}
+
+// checkHeaderName checks the name of a header that the configuration sets.
+func checkHeaderName(name string) error {
+	other := func(r rune) bool {
+		return r >= 0x80 || !isWord(byte(r)) && !strings.ContainsRune("!#$%&'*+.^`|~", r)
+	}
+	if name == "" || strings.ContainsFunc(name, other) { // RFC 9110, section 5.6.2
+		return &invalid{"Invalid header name", "must be letters, digits and some of !#$%&'*+-.^_`|~"}
+	}
+	switch strings.ToLower(name) {
+	case "connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization",
+		"te", "trailer", "trailers", "transfer-encoding", "upgrade": // RFC 9110, section 7.6.1
+		return &invalid{"Reserved header", "must not be set: it is about the connection to the next hop, which the webhook manages itself"}
+	case "content-length":
+		return &invalid{"Reserved header", "must not be set: it is counted from each body"}
+	case "webhook-id", "webhook-timestamp", "webhook-signature":
+		return &invalid{"Reserved header", "must not be set: the webhook sends its own with every request"}
+	}
+	return nil
+}
+
+// checkHeaderValue refuses what could end a header line. A tab is fine
+// (RFC 9110, section 5.5).
+func checkHeaderValue(value string) error {
+	for i := range len(value) {
+		if c := value[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return &invalid{"Invalid header value", "must not contain line breaks or other control characters"}
+		}
+	}
+	return nil
+}
+
+// checkEvent returns the name of an event as it is usually spelled.
+func checkEvent(name EventName) (EventName, error) {
+	k := kindOf(name)
+	if k == 0 {
+		return "", &invalid{"Unknown event", "must be " + oneOf(eventNames) + suggest(string(name), eventNames)}
+	}
+	return kinds[k].name, nil
+}
+
+// checkFields returns the names of fields as they are usually spelled.
+func checkFields(given []Field) ([]Field, error) {
+	want := choice(fieldNames)
+	var checked []Field
+	for _, f := range given {
+		f, err := want.check(f)
+		if err != nil {
+			return given, err
+		}
+		if slices.Contains(checked, f) {
+			return given, &invalid{"Duplicate field", fmt.Sprintf("must not have %q twice", string(f))}
+		}
+		checked = append(checked, f)
+	}
+	return checked, nil
+}
+
+// checkExcept checks the topic filters of what a rule leaves out; at is the
+// first that is wrong.
+func checkExcept(rule Rule) (at int, err error) {
+	for at, filter := range rule.Except {
+		if err := checkTopic(Rule{Event: rule.Event, Topic: filter}); err != nil {
+			return at, err
+		}
+	}
+	return 0, nil
+}
+
+// checkTopic checks the topic filter of a rule, if its event has topics.
+func checkTopic(rule Rule) error {
+	if !kinds[kindOf(rule.Event)].topic {
+		return nil
+	}
+	return checkFilter(rule.Topic)
+}

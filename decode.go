@@ -1,0 +1,337 @@
+package webhook
+
+import (
+	"cmp"
+	"errors"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+)
+
+// ParseFile reads the configuration file at path, which it names in errors.
+// See [Parse].
+func ParseFile(path string) (*Config, error) {
+	cfg, _, err := parseFile(path)
+	return cfg, err
+}
+
+// parseFile is ParseFile, and returns the files that were read, or will be to
+// make connections, also with an error.
+func parseFile(path string) (*Config, []string, error) {
+	src, err := readFile(path, maxConfigFile)
+	if err != nil {
+		start := hcl.InitialPos
+		return nil, []string{path}, hcl.Diagnostics{{
+			Severity: hcl.DiagError,
+			Summary:  "Unreadable file",
+			Detail:   "The configuration file cannot be read: " + reason(err) + ".",
+			Subject:  &hcl.Range{Filename: path, Start: start, End: start},
+		}}
+	}
+	cfg, files, err := parse(src, path)
+	return cfg, append(files, path), err
+}
+
+// Parse reads the text of a configuration file: the webhook sections in it,
+// however much else there is. The result has all defaults filled in. Relative
+// paths in it are relative to the folder of filename, and are stored joined
+// with it.
+//
+// An error is of type [hcl.Diagnostics]: all problems of the file in the order
+// of the text, each with a range in it. No diagnostic carries the value of a
+// setting; print them with [WriteDiagnostics].
+func Parse(src []byte, filename string) (*Config, error) {
+	cfg, _, err := parse(src, filename)
+	return cfg, err
+}
+
+// parse is Parse, and returns the files that the configuration names.
+func parse(src []byte, filename string) (*Config, []string, error) {
+	r := &reader{src: src, lineValue: -1}
+	d := &decoder{src: src, dir: filepath.Dir(filename)}
+	cfg := d.config(r.sections())
+	for i := range cfg.Endpoints {
+		t := &cfg.Endpoints[i].TLS
+		for _, file := range []string{t.CACertFile, t.CertFile, t.KeyFile} {
+			if file != "" {
+				d.files = append(d.files, file)
+			}
+		}
+	}
+	problems := append(r.problems, d.problems...)
+	if len(problems) > 0 {
+		return nil, d.files, diagnostics(src, filename, problems, r.tainted)
+	}
+	return cfg, d.files, nil
+}
+
+// A decoder makes a Config of the sections of a file.
+type decoder struct {
+	src      []byte
+	dir      string // of the file
+	problems []problem
+	files    []string // that values are read from
+
+	key     string          // of the setting being read
+	failed  map[string]bool // settings and blocks of the section with a problem
+	partial bool            // the section was cut off: something may be missing
+}
+
+func (d *decoder) problem(at span, summary, detail string) {
+	d.problems = append(d.problems, problem{span: at, summary: summary, detail: detail})
+}
+
+// refuse reports a value that does not pass a check.
+func (d *decoder) refuse(at span, err error) {
+	summary := "Invalid value"
+	if e := (*invalid)(nil); errors.As(err, &e) {
+		summary = e.summary
+	}
+	d.problem(at, summary, d.key+" "+err.Error()+".")
+}
+
+func (d *decoder) wrongType(n *node, want string) {
+	d.problem(n.span, "Wrong type", d.key+" must be "+want+".")
+}
+
+func (d *decoder) config(sections []*section) *Config {
+	cfg := &Config{Endpoints: make([]Endpoint, 0, len(sections))}
+	names := make(map[string]bool)
+	for _, s := range sections {
+		e := Endpoint{Name: defaultName}
+		at := s.span
+		if s.label != nil {
+			e.Name, at = s.label.name, s.label.span
+		}
+		d.key = "The label"
+		if err := checkName(e.Name); err != nil {
+			d.refuse(at, err)
+		} else if name := strings.ToLower(e.Name); names[name] {
+			d.problem(at, "Duplicate section", "Two sections have this label, without regard to case; the section without one is called default.")
+		} else {
+			names[name] = true
+		}
+		d.endpoint(s, &e)
+		cfg.Endpoints = append(cfg.Endpoints, e)
+	}
+	return cfg
+}
+
+// endpoint reads one section.
+func (d *decoder) endpoint(s *section, e *Endpoint) {
+	d.failed, d.partial = make(map[string]bool), s.partial
+	if s.body == nil {
+		return
+	}
+	if s.body.kind != objectNode {
+		d.problem(s.body.span, "Wrong type", "A webhook section is written webhook { … }; for several endpoints write several, each with a label: webhook \"name\" { … }.")
+		return
+	}
+	if tls, ssl := s.body.find("tls"), s.body.find("ssl"); tls != nil && ssl != nil {
+		second := tls
+		if ssl.start > tls.start {
+			second = ssl
+		}
+		d.problem(second.span, "Duplicate key", "tls and ssl are two names of one block; write one of them.")
+		d.failed["tls"] = true
+	}
+	object(d, endpointSettings, s.body, "", e)
+	if s.body.find("batch") != nil { // also an empty one
+		e.Batch.MaxEvents = cmp.Or(e.Batch.MaxEvents, defaultBatch)
+	}
+	if s.body.find("url") == nil && !d.partial {
+		d.key = "url"
+		d.refuse(s.span, checkURL(""))
+	}
+	e.fill(func(string, error) {}) // each value has been checked
+	e.conflicts(func(key string, err error) {
+		block, name, _ := strings.Cut(key, ".")
+		if d.failed[block] {
+			return
+		}
+		at := s.span
+		m := s.body.find(block)
+		if m == nil && block == "tls" {
+			m = s.body.find("ssl")
+		}
+		if m != nil {
+			at = m.value.span
+			if m = m.value.find(name); m != nil {
+				at = m.value.span
+			}
+		}
+		d.key = key
+		d.refuse(at, err)
+	})
+}
+
+// object reads the members of an object into the struct that to points to.
+func object[T any](d *decoder, settings []setting[T], o *node, block string, to *T) {
+	for _, m := range o.members {
+		key := settingKey(block, m.name)
+		s := findSetting(settings, key)
+		before := len(d.problems)
+		d.key = block + strings.ToLower(m.name)
+		switch {
+		case s != nil:
+			s.read(d, m.value, to)
+		case !isBlock(settings, key):
+			d.unknown(m, block, keysOf(settings))
+		case m.value.kind != objectNode:
+			d.wrongType(m.value, "a block: "+d.key+" { … }")
+		default:
+			object(d, settings, m.value, key+".", to)
+		}
+		if len(d.problems) > before {
+			d.failed[key] = true
+		}
+	}
+}
+
+func (d *decoder) unknown(m *member, block string, keys []string) {
+	detail := m.quoted() + " is not a setting"
+	if block != "" {
+		detail += " of " + strings.TrimSuffix(block, ".")
+	}
+	near := suggest(block+m.name, keys)
+	if near == "" {
+		near = suggest(m.name, keys)
+	}
+	d.problems = append(d.problems, problem{span: m.span, summary: "Unknown key", detail: detail + near + ".", names: true})
+}
+
+// keysOf returns what may stand before an equals sign: all keys and blocks.
+func keysOf[T any](settings []setting[T]) []string {
+	var keys []string
+	for _, s := range settings {
+		if block, _, ok := strings.Cut(s.key, "."); ok && !slices.Contains(keys, block) {
+			keys = append(keys, block)
+		}
+		keys = append(keys, s.key)
+	}
+	return keys
+}
+
+func readURL(d *decoder, n *node, e *Endpoint) {
+	text, ok := d.text(n)
+	if !ok {
+		return
+	}
+	if err := checkURL(text); err != nil {
+		d.refuse(n.span, err)
+		return
+	}
+	e.URL = text
+}
+
+func readHeaders(d *decoder, n *node, e *Endpoint) {
+	if n.kind != objectNode {
+		d.wrongType(n, "an object: headers = { NAME = \"VALUE\" }")
+		return
+	}
+	for _, m := range n.members {
+		d.key = "The header's name"
+		if err := checkHeaderName(m.name); err != nil {
+			d.refuse(m.span, err)
+		}
+		if m.value.kind == objectNode {
+			d.problem(m.span, "Wrong type", `A header has one value. A name with a dot in it is written in quotes: headers = { "a.b" = "…" }.`)
+			continue
+		}
+		d.key = "The header's value"
+		text, ok := d.text(m.value)
+		if !ok {
+			continue
+		}
+		if err := checkHeaderValue(text); err != nil {
+			d.refuse(m.value.span, err)
+		}
+		e.Headers = append(e.Headers, Header{Name: m.name, Value: Secret(text)})
+	}
+}
+
+func readFields(d *decoder, n *node, e *Endpoint) {
+	if n.kind != listNode {
+		d.wrongType(n, "a list: fields = [\"id\", \"ts\"]")
+		return
+	}
+	fields := make([]Field, 0, len(n.items))
+	for _, item := range n.items {
+		name, ok := d.word(item, "the name of a field in quotes")
+		if !ok {
+			continue
+		}
+		checked, err := checkFields(append(fields, Field(name)))
+		if err != nil {
+			d.refuse(item.span, err)
+			continue
+		}
+		fields = checked
+	}
+	e.Body.Fields = fields
+}
+
+func readEvents(d *decoder, n *node, e *Endpoint) {
+	rules := n.items
+	if n.kind == objectNode { // events.1 { … } events.2 { … }
+		for _, m := range n.members {
+			if strings.Trim(m.name, "0123456789") != "" {
+				rules = nil
+				break
+			}
+			rules = append(rules, m.value)
+		}
+	}
+	if len(rules) == 0 {
+		if n.kind == listNode && !d.partial {
+			d.problem(n.span, "Empty list", "events needs a rule: events = [ { event = \"on_message_publish\" } ].")
+		} else if n.kind != listNode {
+			d.wrongType(n, "a list: events = [ { event = \"on_message_publish\" } ]")
+		}
+		return
+	}
+	for _, n := range rules {
+		if n.kind != objectNode {
+			d.key = "A rule"
+			d.wrongType(n, "an object: { event = \"on_message_publish\" }")
+			continue
+		}
+		var rule Rule
+		delete(d.failed, "topic")
+		object(d, ruleSettings, n, "", &rule)
+		if n.find("event") == nil && !d.partial {
+			d.problem(n.span, "Missing event", "A rule says which event it takes: { event = \"on_message_publish\" }.")
+		}
+		if topic := n.find("topic"); topic != nil && !d.failed["topic"] && rule.Event != "" {
+			d.key = "topic"
+			if err := checkTopic(rule); err != nil {
+				d.refuse(topic.value.span, err)
+			}
+		}
+		if except := n.find("except"); except != nil && rule.Event != "" {
+			d.key = "except"
+			if _, err := checkExcept(rule); err != nil {
+				d.refuse(except.value.span, err)
+			}
+		}
+		e.Events = append(e.Events, rule)
+	}
+}
+
+func readEvent(d *decoder, n *node, rule *Rule) {
+	name, ok := d.word(n, "the name of an event in quotes")
+	if !ok {
+		return
+	}
+	event, err := checkEvent(EventName(name))
+	if err != nil {
+		d.refuse(n.span, err)
+	}
+	rule.Event = event
+}
+
+func readTopic(d *decoder, n *node, rule *Rule) {
+	rule.Topic, _ = d.text(n)
+}

@@ -1,0 +1,293 @@
+package webhook
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// A form is what several settings have in common: how a value is written,
+// what is allowed and what is usual.
+type form[V comparable] struct {
+	read     func(*decoder, *node) (V, bool)
+	check    func(V) (V, error) // returns the value as it is usually spelled
+	standard V
+}
+
+// invalid says what is wrong with a value, in the same words for a file and
+// for Go: text goes on after the name of the setting.
+type invalid struct{ summary, text string }
+
+func (e *invalid) Error() string { return e.text }
+
+func outOfRange(format string, args ...any) error {
+	return &invalid{"Value out of range", fmt.Sprintf(format, args...)}
+}
+
+// unlimited is the number that means no limit, where there is such a thing.
+const unlimited = -1
+
+func number(least, most, standard int) form[int] {
+	return form[int]{(*decoder).int, func(n int) (int, error) {
+		if n < least || n > most {
+			return n, outOfRange("must be %d to %d", least, most)
+		}
+		return n, nil
+	}, standard}
+}
+
+func numberOrUnlimited(standard int) form[int] {
+	return form[int]{(*decoder).int, func(n int) (int, error) {
+		if n < 1 && n != unlimited {
+			return n, outOfRange("must be at least 1, or -1 for no limit")
+		}
+		return n, nil
+	}, standard}
+}
+
+func size(standard int64) form[int64] {
+	return form[int64]{(*decoder).size, func(n int64) (int64, error) {
+		if n < 1 {
+			return n, outOfRange("must be at least 1 byte")
+		}
+		return n, nil
+	}, standard}
+}
+
+func sizeOrUnlimited(standard int64) form[int64] {
+	return form[int64]{(*decoder).size, func(n int64) (int64, error) {
+		if n < 1 && n != unlimited {
+			return n, outOfRange("must be at least 1 byte, or -1 for no limit")
+		}
+		return n, nil
+	}, standard}
+}
+
+func duration(most, standard time.Duration) form[time.Duration] {
+	return form[time.Duration]{(*decoder).duration, func(v time.Duration) (time.Duration, error) {
+		if v < time.Millisecond || v > most {
+			return v, outOfRange("must be 1 ms to %d h", most/time.Hour)
+		}
+		return v, nil
+	}, standard}
+}
+
+func durationOrUnlimited(standard time.Duration) form[time.Duration] {
+	return form[time.Duration]{(*decoder).duration, func(v time.Duration) (time.Duration, error) {
+		if v < time.Millisecond && v != unlimited {
+			return v, outOfRange("must be at least 1 ms, or -1 for no limit")
+		}
+		return v, nil
+	}, standard}
+}
+
+// linger is a duration; -1 is none at all.
+func linger(standard time.Duration) form[time.Duration] {
+	f := duration(time.Hour, standard)
+	inRange := f.check
+	f.check = func(v time.Duration) (time.Duration, error) {
+		if v == unlimited {
+			return v, nil
+		}
+		if _, err := inRange(v); err != nil {
+			return v, outOfRange("must be 1 ms to 1 h, or -1 for none")
+		}
+		return v, nil
+	}
+	return f
+}
+
+// choice is one of words, in any letter case; the first is usual.
+func choice[W ~string](words []W) form[W] {
+	want := oneOf(words)
+	return form[W]{
+		read: func(d *decoder, n *node) (W, bool) {
+			s, ok := d.word(n, want)
+			return W(s), ok
+		},
+		check: func(given W) (W, error) {
+			for _, w := range words {
+				if equalFold(string(w), string(given)) {
+					return w, nil
+				}
+			}
+			return given, &invalid{"Unknown value", "must be " + want + suggest(string(given), words)}
+		},
+		standard: words[0],
+	}
+}
+
+const syncWant = `"always", "never" or a duration such as "100ms"`
+
+// syncPolicy is a duration, or a word that is one in Go.
+func syncPolicy() form[time.Duration] {
+	f := duration(time.Hour, 100*time.Millisecond)
+	f.read = func(d *decoder, n *node) (time.Duration, bool) {
+		s, ok := d.scalar(n, syncWant)
+		switch {
+		case !ok:
+			return 0, false
+		case equalFold(s.text, "always"):
+			return SyncAlways, true
+		case equalFold(s.text, "never"):
+			return SyncNever, true
+		case s.text != "" && (s.text[0] < '0' || s.text[0] > '9'):
+			d.wrongType(n, syncWant)
+			return 0, false
+		}
+		v, ok := d.duration(n)
+		if ok && v < 0 { // in the file, the special values are words
+			d.wrongType(n, syncWant)
+			return 0, false
+		}
+		return v, ok
+	}
+	check := f.check
+	f.check = func(v time.Duration) (time.Duration, error) {
+		if v == SyncAlways || v == SyncNever {
+			return v, nil
+		}
+		return check(v)
+	}
+	return f
+}
+
+// letterCount is a number of files, 0 in the file for none, which in Go is -1.
+func letterCount() form[int] {
+	f := number(1, 1000, 5)
+	f.read = func(d *decoder, n *node) (int, bool) {
+		v, ok := d.int(n)
+		if v == 0 {
+			v = -1
+		}
+		return v, ok
+	}
+	check := f.check
+	f.check = func(v int) (int, error) {
+		if v == -1 {
+			return v, nil
+		}
+		return check(v)
+	}
+	return f
+}
+
+// oneOf lists words for people.
+func oneOf[W ~string](words []W) string {
+	var list strings.Builder
+	for i, w := range words {
+		switch {
+		case i == 0:
+		case i == len(words)-1:
+			list.WriteString(" or ")
+		default:
+			list.WriteString(", ")
+		}
+		fmt.Fprintf(&list, "%q", string(w))
+	}
+	return list.String()
+}
+
+// line is a string of one line that is not empty.
+func line() form[string] {
+	return form[string]{
+		read: (*decoder).text,
+		check: func(s string) (string, error) {
+			if s == "" {
+				return s, &invalid{"Empty value", "must not be empty; leave it out if there is none"}
+			}
+			if strings.ContainsFunc(s, unicode.IsControl) {
+				return s, &invalid{"Invalid value", "must not contain control characters"}
+			}
+			return s, nil
+		},
+	}
+}
+
+// uriReference is the name of something, absolute or not (RFC 3986, 4.1).
+func uriReference() form[string] {
+	f := line()
+	check := f.check
+	f.check = func(s string) (string, error) {
+		if s, err := check(s); err != nil {
+			return s, err
+		}
+		_, err := url.Parse(s)
+		if err != nil || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("<>\"{}|\\^`", r) }) {
+			return s, &invalid{"Invalid value", `must be a URI or a part of one, such as "/brokers/north" or "https://example.com/brokers/north"`}
+		}
+		return s, nil
+	}
+	return f
+}
+
+// filePath is a path, in a file relative to the file's folder.
+func filePath() form[string] {
+	f := line()
+	f.read = func(d *decoder, n *node) (string, bool) {
+		s, ok := d.text(n)
+		if s != "" {
+			s = d.path(s)
+		}
+		return s, ok
+	}
+	return f
+}
+
+// password is any string, no string included.
+func password() form[Secret] {
+	return form[Secret]{
+		read: func(d *decoder, n *node) (Secret, bool) {
+			s, ok := d.text(n)
+			return Secret(s), ok
+		},
+		check: func(s Secret) (Secret, error) { return s, nil },
+	}
+}
+
+// signingSecret is a secret that signatures are made with.
+func signingSecret() form[Secret] {
+	f := password()
+	f.check = func(s Secret) (Secret, error) {
+		if _, err := s.key(); err != nil {
+			return s, &invalid{"Invalid secret", err.Error()}
+		}
+		return s, nil
+	}
+	return f
+}
+
+// tlsVersion is a string in the file, and in Go a constant of crypto/tls.
+func tlsVersion() form[uint16] {
+	versions := []struct {
+		text   string
+		number uint16
+	}{{"1.0", tls.VersionTLS10}, {"1.1", tls.VersionTLS11}, {"1.2", tls.VersionTLS12}, {"1.3", tls.VersionTLS13}}
+	unknown := &invalid{"Unknown value", `must be "1.0", "1.1", "1.2" or "1.3"`}
+	return form[uint16]{
+		read: func(d *decoder, n *node) (uint16, bool) {
+			s, ok := d.text(n)
+			for _, v := range versions {
+				if v.text == s {
+					return v.number, ok
+				}
+			}
+			if ok {
+				d.refuse(n.span, unknown)
+			}
+			return 0, false
+		},
+		check: func(number uint16) (uint16, error) {
+			for _, v := range versions {
+				if v.number == number {
+					return number, nil
+				}
+			}
+			return number, unknown
+		},
+		standard: defaultMinTLS,
+	}
+}

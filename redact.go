@@ -1,0 +1,111 @@
+package webhook
+
+import (
+	"bytes"
+	"cmp"
+	"slices"
+	"unicode/utf8"
+)
+
+// redact returns a configuration file that is fit to print, with the same
+// lines. Only what is known to be harmless stays: names, punctuation, numbers,
+// and the text of settings that are not secret. It hides the other values,
+// comments, what follows a syntax error, and everything outside of sections.
+func redact(src []byte) []byte {
+	r := &reader{src: src, lineValue: -1}
+	sections := r.sections()
+
+	shown := make(map[span]bool)
+	var hidden []span
+	outside := 0
+	for _, at := range r.extents {
+		hidden = append(hidden, span{outside, at.start})
+		outside = at.end
+	}
+	hidden = append(hidden, span{outside, len(src)})
+	for _, s := range sections {
+		if s.body != nil && s.body.kind == objectNode {
+			show(endpointSettings, s.body, "", shown)
+		}
+	}
+	for _, v := range append(r.values, r.doubtful...) {
+		if !shown[v] {
+			hidden = append(hidden, v)
+		}
+	}
+	hidden = append(hidden, r.comments...)
+	hidden = append(hidden, r.tainted...)
+	slices.SortFunc(hidden, func(a, b span) int { return cmp.Compare(a.start, b.start) })
+
+	var out []byte
+	off := 0
+	for _, h := range hidden {
+		if h.start > off {
+			out = append(out, src[off:h.start]...)
+			off = h.start
+		}
+		if h.end > off {
+			out = appendHidden(out, src[off:h.end])
+			off = h.end
+		}
+	}
+	return shorten(append(out, src[off:]...))
+}
+
+// appendHidden appends what stands for a hidden text: an ellipsis on each line
+// that has more than blanks.
+func appendHidden(out, text []byte) []byte {
+	for i, line := range bytes.Split(text, []byte("\n")) {
+		if i > 0 {
+			out = append(out, '\n')
+		}
+		switch line = bytes.TrimSpace(line); {
+		case len(line) > 0 && line[0] == '"':
+			out = append(out, `"…"`...)
+		case len(line) > 0:
+			out = append(out, "…"...)
+		}
+	}
+	return out
+}
+
+// shorten cuts lines that are too long to read.
+func shorten(text []byte) []byte {
+	const longest = 240
+	var out []byte
+	for line := range bytes.Lines(text) {
+		if len(line) > longest {
+			end := longest
+			for !utf8.RuneStart(line[end]) {
+				end--
+			}
+			newline := line[len(bytes.TrimRight(line, "\n")):]
+			line = append(append(line[:end:end], "…"...), newline...)
+		}
+		out = append(out, line...)
+	}
+	return out
+}
+
+// show collects the names and values of an object that may be printed.
+func show[T any](settings []setting[T], o *node, block string, shown map[span]bool) {
+	for _, m := range o.members {
+		key := settingKey(block, m.name)
+		s := findSetting(settings, key)
+		shown[m.span] = s != nil || isBlock(settings, key)
+		switch {
+		case s == nil && m.value.kind == objectNode:
+			show(settings, m.value, key+".", shown)
+		case s == nil || s.secret:
+		case key == "events":
+			for _, rule := range m.value.items {
+				show(ruleSettings, rule, "", shown)
+			}
+			for _, rule := range m.value.members { // events.1 { … }
+				show(ruleSettings, rule.value, "", shown)
+			}
+		case m.value.kind == exprNode || m.value.kind == wordNode:
+			shown[m.value.span] = true
+		}
+	}
+}

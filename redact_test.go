@@ -1,0 +1,110 @@
+package webhook
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func fuzzSeeds(tb testing.TB) [][]byte {
+	var seeds [][]byte
+	for _, pattern := range []string{"testdata/config/valid/*/*", "testdata/config/invalid/*"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		for _, file := range files {
+			src, err := os.ReadFile(file)
+			if err != nil {
+				tb.Fatal(err)
+			}
+			seeds = append(seeds, src)
+		}
+	}
+	data, err := os.ReadFile("testdata/config/grammar.jsonl")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for line := range bytes.Lines(data) {
+		var probe struct{ Text string }
+		if err := json.Unmarshal(line, &probe); err != nil {
+			tb.Fatal(err)
+		}
+		seeds = append(seeds, []byte(probe.Text))
+	}
+	return seeds
+}
+
+// TestWriteDiagnostics shows what people see.
+func TestWriteDiagnostics(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "webhook.conf")
+	src := "password = hunter2\n" +
+		"webhook \"orders\" {\n" +
+		"  url = \"http://u:hunter2@h:0/x\" # hunter3\n" +
+		"  headers = { authorization = \"hunter4\", te = \"hunter5\", x-n = 5 }\n" +
+		"  events = [{ event = \"on_message_publish\", topic = \"a/#/b\" }, { event = on_client_conack }]\n" +
+		"  pol_size = \"hunter6\"\n" +
+		"  cancel_timeout = 5s\n" +
+		"}\n"
+	if err := os.WriteFile(file, []byte(src), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := ParseFile(file)
+	var got strings.Builder
+	if err := WriteDiagnostics(&got, err); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"Error: Invalid url\n\n  on " + file + " line 3, column 9:\n   3:   url = \"…\" …\n\nurl must have a port of 1 to 65535",
+		`   4:   headers = { authorization = "…", te = "…", x-n = … }`,
+		`   5:   events = [{ event = "on_message_publish", topic = "a/#/b" }, { event = …`,
+		`   6:   pol_size = "…"`,
+		`did you mean pool_size?`,
+		`   7:   cancel_timeout = …`,
+	} {
+		if !strings.Contains(got.String(), want) {
+			t.Errorf("no %q in:\n%s", want, got.String())
+		}
+	}
+	noSecret(t, err, "", "hunter")
+}
+
+// TestNoSecretEscapes breaks a configuration in every way that turns a secret
+// into something else.
+func TestNoSecretEscapes(t *testing.T) {
+	t.Setenv("WEBHOOK_TEST_SECRET", "http://s3cret:s3cret@h:0/\n")
+	places := []string{
+		"url = VALUE", "headers.authorization = VALUE", "headers = { authorization = VALUE }", "headers { authorization = VALUE }",
+		"headers : {\n\"authorization\" : VALUE\n}", "HEADERS.x VALUE", "tls.key_password = VALUE", "ssl { key_password = VALUE }", "tls = { key_password = VALUE }",
+		"hedders.authorization = VALUE", "signing { secret = VALUE }", "url = \"http://h\"\nurl = VALUE", "events = VALUE", "events = [ { event = on_client_connack, token = VALUE } ]",
+		"headers = VALUE", "headers = [ VALUE ]", "headers.a.b = VALUE", "url.x = VALUE", "tls = VALUE", "= VALUE", "url VALUE", "url += VALUE",
+		"url = { x = VALUE }",
+	}
+	values := []string{
+		"\"s3cret\"", "\"s3cret", "s3cret\"", "s3cret", "s3cret-x", "s3cret s3cret", "s3cret = s3cret", "Bearer s3cret=", "Bearer s3cret==", "\"Bearer\" s3cret", "\"a\"s3cret\"", "\"a\" s3cret\"", "\"a\" s3cret = \"b\"",
+		"'s3cret'", "'a s3cret'", "`s3cret`", "<<EOT\ns3cret = 5\ns3cret\nEOT\n", "<<-EOT\n  s3cret\n  EOT", "<<EOT \ns3cret = 5\nEOT", "\"\"\"\ns3cret = 5\n\"\"\"",
+		"\"a\ns3cret = 5\"", "\"a\ns3cret { b = 5 }\"", "\"a\\\ns3cret = 5\"", "\"${s3cret}\"", "\"a${s3cret(\"s3cret\")}\"", "\"%{s3cret\"", "\"${s3cret\"", "\"${\ns3cret = 5\n}\"", "\"%{ if s3cret }\"",
+		"\"s3cret\\q\"", "\"s3cret\\u00\"", "\"s3cret\\u0000\"", "s3cret(5)", "s3cret(\"s3cret\"", "env(\"WEBHOOK_TEST_SECRET\")", "\"${env(\"WEBHOOK_TEST_SECRET\")}x\"", "env(env(\"WEBHOOK_TEST_SECRET\"))", "file(env(\"WEBHOOK_TEST_SECRET\"))",
+		"\"x${file(env(\"WEBHOOK_TEST_SECRET\"))}\"", "(env(\"WEBHOOK_TEST_SECRET\") + 1)", "(true ? env(env(\"WEBHOOK_TEST_SECRET\")) : \"\")", "http://s3cret:s3cret@h/s3cret", "http://a,s3cret=s3cret", "http://a}s3cret", "http://a{s3cret=5}", "\"http://s3cret:s3cret@h:99999/s3cret\"",
+		"\"s3cret\" # s3cret\n", "/* s3cret */ 5", "5 // s3cret", "[ \"s3cret\", s3cret ]", "{ \"a\" = \"s3cret\" }", "{ a = s3cret }", "\"s3cret\xff\"", "5s3cret", "0xs3cret", "-s3cret", "s3cret.s3cret", "s3cret/s3cret", "@s3cret", "$s3cret", "\"a\" + \"s3cret\"", "\"a\" \"s3cret\"", "\"a\", \"s3cret\"", "\"a\";s3cret",
+	}
+	file := filepath.Join(t.TempDir(), "webhook.conf")
+	for _, place := range places {
+		t.Run(place, func(t *testing.T) {
+			for _, value := range values {
+				src := "foreign = \"s3cret\"\nwebhook {\n  pool_size = 0\n  " + strings.Replace(place, "VALUE", value, 1) + "\n  ordering = 5\n}\nforeign = s3cret\n"
+				if err := os.WriteFile(file, []byte(src), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				_, err := ParseFile(file)
+				diagnosticsOf(t, []byte(src), err)
+				if noSecret(t, err, string(redact([]byte(src))), "s3cret"); t.Failed() {
+					t.Fatalf("from:\n%s", src)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,307 @@
+package webhook
+
+import "bytes"
+
+// A section is one webhook section: an endpoint as it is written.
+type section struct {
+	label *member // nil for the section without one
+	span          // the word webhook, with the label
+	body  *node
+	// partial: a syntax error ended the section, so what is missing in body
+	// may be written after it.
+	partial bool
+}
+
+// sections finds and reads every webhook section, in file order. All members
+// without a label (webhook { … }, webhook.url = …) speak of one section.
+//
+// All other text of the file is foreign, and in any language: NanoMQ's
+// settings, SQL, JSON, HCL that is meant for others. Little is assumed of it:
+//
+//   - #, // and /* */ are comments, except the // of a URL, a /* inside a
+//     word (conf.d/*.conf) and a /* without its */.
+//   - A quoted string ends with its quote, but at the end of its line at the
+//     latest; a backslash escapes the next byte. A pair of single quotes on
+//     one line quotes too, unless the first is an apostrophe (it's). There
+//     are no strings of several lines, no heredocs and no templates.
+//   - Braces outside of comments and strings nest. One too many at the end of
+//     a block is ignored, and so are the braces around a whole JSON file.
+//   - A section begins with the word webhook, quoted or not, in any letter
+//     case, outside of all braces, where a member can begin: first on its
+//     line, or after a comma or a closing brace. It is followed by what a
+//     section has next: a separator, a dot, a brace, a bracket, or a label.
+//
+// So x.webhook, webhook_x, a = webhook, and a webhook inside another block are
+// foreign.
+func (r *reader) sections() []*section {
+	var (
+		sections []*section
+		plain    *section
+		file     = &node{kind: objectNode} // of the member webhook, without label
+		text     = foreign{reader: r}
+	)
+	if bytes.HasPrefix(r.src, []byte("\ufeff")) {
+		r.off = len("\ufeff")
+	}
+	for text.skip() {
+		s := &section{span: span{r.off, r.off}}
+		path, value, p := r.section(s)
+		if p != nil {
+			s.partial = true
+			r.fail(s, p)
+		}
+		r.extents = append(r.extents, span{s.start, r.off})
+		if s.label != nil {
+			s.body = value
+			sections = append(sections, s)
+			continue
+		}
+		if plain == nil {
+			plain = s
+			sections = append(sections, s)
+		}
+		plain.partial = plain.partial || s.partial
+		switch m := file.find("webhook"); {
+		case value == nil:
+		case len(path) == 1 && m != nil && m.value.braces && value.braces:
+			plain.partial = true // the other one may have what this one misses
+			r.problems = append(r.problems, problem{
+				span: s.span, summary: "Duplicate section",
+				detail: "There is one webhook section without a label; another endpoint needs one: webhook \"name\" { … }.",
+				note:   "The first begins on line %d.", noteAt: m.start,
+			})
+		default:
+			r.add(file, path, value)
+		}
+	}
+	if plain != nil && len(file.members) > 0 {
+		plain.body = file.members[0].value
+	}
+	if len(sections) == 0 {
+		r.problems = append(r.problems, text.nothing())
+	}
+	return sections
+}
+
+// section reads one member webhook of the file; the reader is at the word.
+func (r *reader) section(s *section) ([]*member, *node, *problem) {
+	s.end = r.word(r.off)
+	path, p := r.path()
+	if p != nil {
+		return nil, nil, p
+	}
+	s.end = r.off
+	if r.blank(false); len(path) == 1 && r.labelAhead() {
+		if s.label, p = r.name(); p != nil {
+			return nil, nil, p
+		}
+		s.end = r.off
+		if r.blank(false); r.labelAhead() {
+			return nil, nil, syntaxError(span{r.off, r.off + 1}, "Unexpected text", "A webhook section has one label.")
+		}
+	}
+	r.off = s.end
+	value, p := r.assigned(path)
+	if p != nil {
+		return path, value, p
+	}
+	return path, value, r.separated(value)
+}
+
+func (r *reader) labelAhead() bool {
+	c := r.at(r.off)
+	return c == '"' || isWord(c)
+}
+
+// separated checks what follows a section: the end of the line, or something
+// that cannot be meant for it.
+func (r *reader) separated(value *node) *problem {
+	if value.kind == objectNode || value.kind == listNode {
+		return nil
+	}
+	after := r.off
+	defer func() { r.off = after }()
+	r.blank(false)
+	if c := r.at(r.off); r.end() || c == '\n' || c == ',' || c == '}' {
+		return nil
+	}
+	stray := r.unexpected()
+	if _, p := r.path(); p == nil {
+		r.blank(false)
+		if c := r.at(r.off); c == '=' || c == ':' || c == '{' || c == '[' {
+			return nil
+		}
+	}
+	return stray
+}
+
+// fail records the syntax error that ended a section and goes on behind the
+// section: where its braces end, or where a line begins with another webhook,
+// because a brace may be what is missing. All in between may be part of a
+// broken value.
+func (r *reader) fail(s *section, p *problem) {
+	r.problems = append(r.problems, *p)
+	from := p.start
+	if r.lineValue >= 0 {
+		from = min(from, r.lineValue)
+	}
+	r.off = s.start
+	for depth := 0; !r.end(); {
+		c := r.src[r.off]
+		if c == '"' {
+			r.off, _ = r.quoted(r.off)
+			continue
+		}
+		if end := r.comment(r.off); end > r.off {
+			r.off = end
+			continue
+		}
+		switch c {
+		case '{':
+			depth++
+		case '}':
+			depth--
+		}
+		r.off++
+		if r.off > p.start && (c == '}' && depth <= 0 || c == '\n' && (depth == 0 || r.sectionAhead())) {
+			break
+		}
+	}
+	r.tainted = append(r.tainted, span{from, r.lineEnd(max(r.off-1, p.start))})
+}
+
+// sectionAhead reports whether a line begins here that begins another section.
+func (r *reader) sectionAhead() bool {
+	return r.off > 0 && r.src[r.off-1] == '\n' && equalFold(string(r.src[r.off:r.word(r.off)]), "webhook")
+}
+
+// foreign is the text between sections.
+type foreign struct {
+	*reader
+	begins bool // a member can begin here
+	seen   bool // there was something before
+	depth  int  // of braces
+	open   int  // where the outermost open brace is
+	nested bool // there is a webhook inside of it
+}
+
+// skip moves the reader to the next section, if there is one.
+func (f *foreign) skip() bool {
+	for f.begins = true; !f.end(); {
+		c := f.src[f.off]
+		begins, seen := f.begins, f.seen
+		switch {
+		case c == '\n':
+			f.begins = true
+			f.lineValue = -1
+			f.off++
+			continue
+		case c == ' ' || c == '\t' || c == '\r':
+			f.off++
+			continue
+		case f.inComment():
+			continue
+		}
+		f.begins, f.seen = c == ',' || c == '}', true
+		end := f.off + 1
+		switch {
+		case c == '{' && !seen: // around a JSON file
+			f.begins = true
+		case c == '{':
+			if f.depth == 0 {
+				f.open, f.nested = f.off, false
+			}
+			f.depth++
+		case c == '}':
+			f.depth = max(f.depth-1, 0)
+		case c == '"':
+			end = f.lineString(f.off)
+			if begins && f.introduces(bytes.Trim(f.src[f.off:end], `"`), end) {
+				return true
+			}
+		case c == '\'' && (f.off == 0 || !isWord(f.src[f.off-1])):
+			if i := bytes.IndexAny(f.src[end:], "'\n"); i >= 0 && f.src[end+i] == '\'' {
+				end += i + 1
+			}
+		case isWord(c):
+			end = f.word(f.off)
+			if begins && f.introduces(f.src[f.off:end], end) {
+				return true
+			}
+		}
+		f.off = end
+	}
+	return false
+}
+
+// inComment skips a comment, if the reader is at one.
+func (f *foreign) inComment() bool {
+	if f.at(f.off+1) == '*' && f.off > 0 && isWord(f.src[f.off-1]) {
+		return false
+	}
+	begin := f.off
+	f.off = f.comment(begin)
+	return f.off > begin
+}
+
+// lineString returns where the string at off ends: behind its quote, or at
+// the end of the line.
+func (f *foreign) lineString(off int) int {
+	for off++; off < len(f.src) && f.src[off] != '\n'; off++ {
+		if f.src[off] == '"' {
+			return off + 1
+		}
+		if f.src[off] == '\\' && f.at(off+1) != '\n' {
+			off++
+		}
+	}
+	return min(off, len(f.src))
+}
+
+// introduces reports whether the word, which ends at off, begins a section.
+func (f *foreign) introduces(word []byte, off int) bool {
+	if !equalFold(string(word), "webhook") {
+		return false
+	}
+	begin := f.off
+	defer func() { f.off = begin }()
+	f.off = off
+	if f.at(off) == '.' {
+		off++
+		return f.top(isWord(f.at(off)) || f.at(off) == '"')
+	}
+	f.blank(false)
+	switch c := f.at(f.off); {
+	case c == '=':
+		return f.top(f.at(f.off+1) != '=')
+	case c == '+':
+		return f.top(f.at(f.off+1) == '=')
+	case c == ':' || c == '{' || c == '[' || c == '"':
+		return f.top(true)
+	case isWord(c):
+		f.off = f.word(f.off)
+	}
+	f.blank(true)
+	return f.top(f.at(f.off) == '{')
+}
+
+// top is ok outside of braces, and remembers what is inside of them.
+func (f *foreign) top(ok bool) bool {
+	f.nested = f.nested || ok && f.depth > 0
+	return ok && f.depth == 0
+}
+
+// nothing is the error for a file without a section.
+func (f *foreign) nothing() problem {
+	p := problem{
+		summary: "No webhook section",
+		detail:  "Nothing outside of other sections begins with the word webhook. Write webhook { url = \"http://…\", events = [ { event = \"on_message_publish\" } ] }. An include is not followed.",
+	}
+	if bytes.HasPrefix(f.src, []byte("\ufeff")) {
+		p.span = span{len("\ufeff"), len("\ufeff")}
+	}
+	if f.depth > 0 && f.nested {
+		p.note, p.noteAt = "There is one within the brace that opens on line %d and is not closed.", f.open
+	}
+	return p
+}

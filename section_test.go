@@ -1,0 +1,155 @@
+package webhook
+
+import (
+	"math/rand/v2"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+const sample = "webhook {\n\turl = \"http://127.0.0.1/hook\"\n}"
+
+// foreignLines are texts that a file may have before and after a section.
+var foreignLines = []string{
+	``, `   `, "\t# comment {", `// " comment {`, `/* webhook { */`, `/* not closed`, `a = /* b */ c`,
+	`max_packet_size = 1KB`, `'a"b'`, `a = 'a"b' { b = 'c}"' }`, `a = <<x`, `a = <<EOT`, `x = "%{x"`, `x = "${x"`, `"%{x"`, `"${`,
+	`a = "b`, `a = "b\"`, `a = b"`, `it's`, `a = it's { b = don't }`, `'`, `"`, `"""`, `'''`, "`", `}`, `]`, `[`, `(`, `)`, `,`, `;`, `\`, `=`, `.`,
+	`include "x.conf"`, `include conf.d/*.conf`, `url = http://h/`, `dir = "C:\\"`, "a = \x00\xff\xfe", "é = \"日本\"",
+	`webhook_x {` + "\n" + `url = 5` + "\n" + `}`, `webhook-x { url = 5 }`, `x.webhook = 5`, `x.webhook { url = 5 }`, `a = webhook`, `a = [webhook, http]`, `webhooks = 5`,
+	`bridges.mqtt.webhook {` + "\n\t" + `webhook = { url = 5 }` + "\n" + `}`, `"a": { "webhook": { "url": 5 } },`, `a { webhook { url = "http://h" } }`, "a {\nwebhook {\n}\n}",
+	`rules.ekuiper { sql = "SELECT \"a{\" FROM 'x{' WHERE a = '}'" }`, `a = "}"`, `a = "{"`, `a = '{'`, `a = { # }` + "\n" + `}`, `a = { // }` + "\n" + `}`, `a = "#{" # {`,
+	`webhook`, `webhook, http`, `webhook is nice`, `"webhook"`, `webhook == 5`, `webhook/x { }`, `mqtt { a = 1KB, b = "x" } log { to = [file] }`, `a = 1 }`,
+}
+
+// TestForeignLines: each of them before and after a section changes nothing.
+func TestForeignLines(t *testing.T) {
+	want, err := Parse([]byte(sample), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range foreignLines {
+		t.Run(line, func(t *testing.T) {
+			for _, src := range []string{line + "\n" + sample, sample + "\n" + line, line + "\r\n" + sample + "\r\n" + line} {
+				cfg, err := Parse([]byte(src), "x")
+				if err != nil || !reflect.DeepEqual(cfg, want) {
+					t.Errorf("%q: %v\n got %s\nwant %s", src, err, dump(cfg), dump(want))
+				}
+			}
+		})
+	}
+}
+
+func TestSectionsFound(t *testing.T) {
+	tests := []struct {
+		name, src string
+		labels    string // of the sections
+	}{
+		{"none", "a { webhook { } }", ""},
+		{"prefixed", "x.webhook { }\nwebhook_x { }\n-webhook { }", ""},
+		{"one line", "a {} webhook {} b {}", "-"},
+		{"after a comma", "a = 1, webhook = {}", "-"},
+		{"labels", "webhook \"a\" {}\nwebhook b {} WEBHOOK {}", "a b -"},
+		{"quoted", "\"WebHook\" : {}", "-"},
+		{"label in quotes, brace on the next line", "webhook \"a\"\n// c\n{\n}", "a"},
+		{"JSON", "{ \"a\": {}, \"webhook\": {} }", "-"},
+		{"behind a comment", "/* x */ webhook {}", "-"},
+		{"in a comment", "/* x \n webhook {} */ # webhook {}\n//webhook {}", ""},
+		{"two lines of one section", "webhook.a = 1\nwebhook.b = 2 webhook.c = 3", "-"},
+		{"value of another", "a = webhook {}", ""},
+		{"unclosed brace before", "a {\nwebhook {}", ""},
+		{"a brace too many before", "a }\n}\nwebhook {}", "-"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			r := &reader{src: []byte(test.src), lineValue: -1}
+			var labels []string
+			for _, s := range r.sections() {
+				if s.label == nil {
+					labels = append(labels, "-")
+				} else {
+					labels = append(labels, s.label.name)
+				}
+			}
+			if got := strings.Join(labels, " "); got != test.labels {
+				t.Errorf("%q: got %q, want %q", test.src, got, test.labels)
+			}
+		})
+	}
+}
+
+func TestNoSection(t *testing.T) {
+	tests := []struct{ src, want string }{
+		{"", "An include is not followed."},
+		{"a = 5\ninclude \"webhook.conf\"\n", "An include is not followed."},
+		{"a = 5\nb {\nwebhook { }\n", "within the brace that opens on line 2"},
+	}
+	for _, test := range tests {
+		t.Run(test.src, func(t *testing.T) {
+			_, err := Parse([]byte(test.src), "x")
+			diags := diagnosticsOf(t, []byte(test.src), err)
+			if len(diags) != 1 || !strings.Contains(diags[0].Detail, test.want) {
+				t.Errorf("%q: got %v, want %q", test.src, err, test.want)
+			}
+		})
+	}
+}
+
+// FuzzForeignText puts random foreign text around a section.
+func FuzzForeignText(f *testing.F) {
+	for seed := range uint64(20) {
+		f.Add(seed, "x = ", "\"")
+	}
+	want, err := Parse([]byte(sample), "x")
+	if err != nil {
+		f.Fatal(err)
+	}
+	// One line of any bytes is foreign as long as it leaves no brace and no
+	// comment open, and does not speak of a webhook.
+	plain := func(line string) string {
+		return strings.NewReplacer("\n", " ", "{", "", "}", "", "/*", "", "*/", "", "*", "").Replace(line)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64, before, after string) {
+		if strings.Contains(strings.ToLower(before+after), "webhook") {
+			t.Skip()
+		}
+		random := rand.New(rand.NewPCG(seed, 0))
+		text := func(line string) string {
+			lines := []string{plain(line)}
+			for range random.IntN(6) {
+				lines = append(lines, foreignLines[random.IntN(len(foreignLines))])
+			}
+			random.Shuffle(len(lines), func(i, j int) { lines[i], lines[j] = lines[j], lines[i] })
+			return strings.Join(lines, "\n")
+		}
+		one, two := text(before), text(after)
+		one = strings.ReplaceAll(one, "/* not closed", "") // a later */ would close it
+		src := one + "\n" + sample + "\n" + two
+		cfg, err := Parse([]byte(src), "x")
+		if err != nil || !reflect.DeepEqual(cfg, want) {
+			t.Errorf("%q: %v\n got %s\nwant %s", src, err, dump(cfg), dump(want))
+		}
+	})
+}
+
+// FuzzParse: no bytes make Parse panic, every error has its range, nothing
+// that it accepts is refused later, and redaction keeps the lines.
+func FuzzParse(f *testing.F) {
+	for _, s := range fuzzSeeds(f) {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, src []byte) {
+		cfg, err := Parse(src, "x")
+		if (cfg == nil) == (err == nil) {
+			t.Fatalf("%q: %v beside %v", src, cfg, err)
+		}
+		diagnosticsOf(t, src, err)
+		if err == nil {
+			if resolved, err := cfg.resolve(); err != nil || !reflect.DeepEqual(cfg, resolved) {
+				t.Errorf("%q: resolve: %v\n got %s\nwant %s", src, err, dump(resolved), dump(cfg))
+			}
+		}
+		if got, want := strings.Count(string(redact(src)), "\n"), strings.Count(string(src), "\n"); got != want {
+			t.Errorf("%q: redacted to %d newlines, want %d", src, got, want)
+		}
+	})
+}

@@ -1,0 +1,228 @@
+package webhook
+
+import (
+	"strings"
+	"time"
+)
+
+// A setting is one key of the file and the field that it sets: all that there
+// is to say about it, for the decoder, the checks, redaction and suggestions.
+// T is the struct whose field it is.
+type setting[T any] struct {
+	key    string // in the file, after the names of its blocks: "body.encoding"
+	field  string // in Go: "Body.Encoding"
+	secret bool   // the value is never printed
+
+	// read sets the field from the file, or reports a problem.
+	read func(d *decoder, n *node, to *T)
+	// fill gives a zero field its default and checks any other value, which
+	// it brings into its usual form. nil if there is nothing to do.
+	fill func(to *T) error
+}
+
+// field makes a setting of a field with a form.
+func field[T any, V comparable](key, name string, of func(*T) *V, f form[V]) setting[T] {
+	return setting[T]{
+		key: key, field: name,
+		read: func(d *decoder, n *node, to *T) {
+			v, ok := f.read(d, n)
+			if !ok {
+				return
+			}
+			v, err := f.check(v)
+			if err != nil {
+				d.refuse(n.span, err)
+				return
+			}
+			*of(to) = v
+		},
+		fill: func(to *T) (err error) {
+			p := of(to)
+			if *p == *new(V) {
+				*p = f.standard
+				return nil
+			}
+			*p, err = f.check(*p)
+			return err
+		},
+	}
+}
+
+// inverse makes a setting of a boolean whose usual value is true in the file and
+// whose field is its opposite.
+func inverse[T any](key, name string, of func(*T) *bool) setting[T] {
+	return setting[T]{key: key, field: name, read: func(d *decoder, n *node, to *T) {
+		if yes, ok := d.bool(n); ok {
+			*of(to) = !yes
+		}
+	}}
+}
+
+// list makes a setting of a list of strings.
+func list[T any](key, name string, of func(*T) *[]string) setting[T] {
+	return setting[T]{key: key, field: name, read: func(d *decoder, n *node, to *T) { *of(to) = d.texts(n) }}
+}
+
+func secret[T any](s setting[T]) setting[T] {
+	s.secret = true
+	return s
+}
+
+// ofBatch gives a setting of the batch block its default only where there is
+// one.
+func ofBatch(s setting[Endpoint]) setting[Endpoint] {
+	fill := s.fill
+	s.fill = func(e *Endpoint) error {
+		if !e.Batch.enabled() {
+			return nil
+		}
+		return fill(e)
+	}
+	return s
+}
+
+// defaultBatch is the most events of a batch where nothing else is said.
+const defaultBatch = 100
+
+// endpointSettings are the keys of a section. A new key is a line here and a
+// field; a new block is a prefix.
+var endpointSettings = []setting[Endpoint]{
+	inverse("enable", "Disabled", func(e *Endpoint) *bool { return &e.Disabled }),
+	{key: "url", field: "URL", secret: true, read: readURL, fill: func(e *Endpoint) error { return checkURL(e.URL) }},
+	{key: "headers", field: "Headers", secret: true, read: readHeaders},
+	field("body.encoding", "Body.Encoding", func(e *Endpoint) *Encoding { return &e.Body.Encoding }, choice(encodings)),
+	field("body.max_payload", "Body.MaxPayload", func(e *Endpoint) *int64 { return &e.Body.MaxPayload }, size(8<<20)),
+	field("body.format", "Body.Format", func(e *Endpoint) *Format { return &e.Body.Format }, choice(formats)),
+	field("body.source", "Body.Source", func(e *Endpoint) *string { return &e.Body.Source }, uriReference()),
+	field("body.node", "Body.Node", func(e *Endpoint) *string { return &e.Body.Node }, line()),
+	{key: "body.fields", field: "Body.Fields", read: readFields, fill: func(e *Endpoint) (err error) {
+		e.Body.Fields, err = checkFields(e.Body.Fields)
+		return err
+	}},
+	field("pool_size", "PoolSize", func(e *Endpoint) *int { return &e.PoolSize }, number(1, 4096, 32)),
+	field("cancel_timeout", "Timeout", func(e *Endpoint) *time.Duration { return &e.Timeout }, duration(time.Hour, 5*time.Second)),
+	{key: "events", field: "Events", read: readEvents},
+
+	inverse("tls.enable", "TLS.Disabled", func(e *Endpoint) *bool { return &e.TLS.Disabled }),
+	field("tls.cacertfile", "TLS.CACertFile", func(e *Endpoint) *string { return &e.TLS.CACertFile }, filePath()),
+	field("tls.certfile", "TLS.CertFile", func(e *Endpoint) *string { return &e.TLS.CertFile }, filePath()),
+	field("tls.keyfile", "TLS.KeyFile", func(e *Endpoint) *string { return &e.TLS.KeyFile }, filePath()),
+	secret(field("tls.key_password", "TLS.KeyPassword", func(e *Endpoint) *Secret { return &e.TLS.KeyPassword }, password())),
+	field("tls.server_name", "TLS.ServerName", func(e *Endpoint) *string { return &e.TLS.ServerName }, line()),
+	inverse("tls.verify_peer", "TLS.InsecureSkipVerify", func(e *Endpoint) *bool { return &e.TLS.InsecureSkipVerify }),
+	field("tls.min_version", "TLS.MinVersion", func(e *Endpoint) *uint16 { return &e.TLS.MinVersion }, tlsVersion()),
+
+	field("ordering", "Ordering", func(e *Endpoint) *Ordering { return &e.Ordering }, choice(orderings)),
+
+	secret(field("signing.secret", "Signing.Secret", func(e *Endpoint) *Secret { return &e.Signing.Secret }, signingSecret())),
+	secret(field("signing.previous_secret", "Signing.PreviousSecret", func(e *Endpoint) *Secret { return &e.Signing.PreviousSecret }, signingSecret())),
+
+	field("retry.min_backoff", "Retry.MinBackoff", func(e *Endpoint) *time.Duration { return &e.Retry.MinBackoff }, duration(longestBackoff, defaultMinBackoff)),
+	field("retry.max_backoff", "Retry.MaxBackoff", func(e *Endpoint) *time.Duration { return &e.Retry.MaxBackoff }, duration(longestBackoff, defaultMaxBackoff)),
+	field("retry.max_age", "Retry.MaxAge", func(e *Endpoint) *time.Duration { return &e.Retry.MaxAge }, durationOrUnlimited(5*time.Minute)),
+	field("retry.max_attempts", "Retry.MaxAttempts", func(e *Endpoint) *int { return &e.Retry.MaxAttempts }, numberOrUnlimited(unlimited)),
+	field("retry.max_retry_after", "Retry.MaxRetryAfter", func(e *Endpoint) *time.Duration { return &e.Retry.MaxRetryAfter }, duration(24*time.Hour, 5*time.Minute)),
+
+	field("breaker.failures", "Breaker.Failures", func(e *Endpoint) *int { return &e.Breaker.Failures }, numberOrUnlimited(10)),
+	field("breaker.cooldown", "Breaker.Cooldown", func(e *Endpoint) *time.Duration { return &e.Breaker.Cooldown }, duration(24*time.Hour, 5*time.Second)),
+
+	field("queue.type", "Queue.Type", func(e *Endpoint) *QueueType { return &e.Queue.Type }, choice(queueTypes)),
+	field("queue.capacity", "Queue.Capacity", func(e *Endpoint) *int { return &e.Queue.Capacity }, numberOrUnlimited(100_000)),
+	field("queue.max_bytes", "Queue.MaxBytes", func(e *Endpoint) *int64 { return &e.Queue.MaxBytes }, sizeOrUnlimited(64<<20)),
+	field("queue.overflow", "Queue.Overflow", func(e *Endpoint) *Overflow { return &e.Queue.Overflow }, choice(overflows)),
+	field("queue.block_timeout", "Queue.BlockTimeout", func(e *Endpoint) *time.Duration { return &e.Queue.BlockTimeout }, duration(time.Hour, time.Second)),
+	field("queue.dir", "Queue.Dir", func(e *Endpoint) *string { return &e.Queue.Dir }, filePath()),
+	field("queue.sync", "Queue.Sync", func(e *Endpoint) *time.Duration { return &e.Queue.Sync }, syncPolicy()),
+
+	field("dead_letter.file", "DeadLetter.File", func(e *Endpoint) *string { return &e.DeadLetter.File }, filePath()),
+	field("dead_letter.max_bytes", "DeadLetter.MaxBytes", func(e *Endpoint) *int64 { return &e.DeadLetter.MaxBytes }, size(64<<20)),
+	field("dead_letter.keep", "DeadLetter.Keep", func(e *Endpoint) *int { return &e.DeadLetter.Keep }, letterCount()),
+
+	ofBatch(field("batch.max_events", "Batch.MaxEvents", func(e *Endpoint) *int { return &e.Batch.MaxEvents }, number(1, 10000, defaultBatch))),
+	ofBatch(field("batch.max_bytes", "Batch.MaxBytes", func(e *Endpoint) *int64 { return &e.Batch.MaxBytes }, size(256<<10))),
+	ofBatch(field("batch.linger", "Batch.Linger", func(e *Endpoint) *time.Duration { return &e.Batch.Linger }, linger(5*time.Millisecond))),
+	inverse("batch.ids", "Batch.WithoutIDs", func(e *Endpoint) *bool { return &e.Batch.WithoutIDs }),
+
+	field("compression", "Compression", func(e *Endpoint) *Compression { return &e.Compression }, choice(compressions)),
+}
+
+// ruleSettings are the keys of an object in events.
+var ruleSettings = []setting[Rule]{
+	{key: "event", field: "Event", read: readEvent},
+	{key: "topic", field: "Topic", read: readTopic},
+	list("except", "Except", func(r *Rule) *[]string { return &r.Except }),
+	list("clients", "Clients", func(r *Rule) *[]string { return &r.Clients }),
+	list("users", "Users", func(r *Rule) *[]string { return &r.Users }),
+	list("listeners", "Listeners", func(r *Rule) *[]string { return &r.Listeners }),
+	inverse("inline", "WithoutInline", func(r *Rule) *bool { return &r.WithoutInline }),
+}
+
+// The words that settings take, the usual one first.
+var (
+	encodings  = []Encoding{Plain, Base64, Base62}
+	formats    = []Format{FormatNanoMQ, FormatCloudEvents, FormatCloudEventsBinary, FormatEMQX}
+	fieldNames = []Field{FieldID, FieldTS, FieldSeq, FieldIPAddress, FieldListener, FieldReasonCode, FieldUserProperties,
+		FieldContentType, FieldResponseTopic, FieldCorrelationData, FieldPacketID, FieldDup}
+	orderings  = []Ordering{OrderClient, OrderNone}
+	overflows  = []Overflow{DropOldest, DropNewest, Block}
+	queueTypes = []QueueType{MemoryQueue, DiskQueue}
+
+	compressions = []Compression{NoCompression, Gzip}
+)
+
+// bareWords are all words that may be a value without quotes.
+var bareWords = func() map[string]bool {
+	words := map[string]bool{"true": true, "false": true, "null": true, "always": true, "never": true}
+	add(words, encodings)
+	add(words, formats)
+	add(words, fieldNames)
+	add(words, orderings)
+	add(words, overflows)
+	add(words, queueTypes)
+	add(words, compressions)
+	add(words, eventNames)
+	return words
+}()
+
+func add[S ~string](set map[string]bool, words []S) {
+	for _, w := range words {
+		set[string(w)] = true
+	}
+}
+
+// eventNames are the twelve events, in the order of a client's life.
+var eventNames = func() (names []EventName) {
+	for k := kindConnect; k < kindEnd; k++ {
+		names = append(names, kinds[k].name)
+	}
+	return names
+}()
+
+// settingKey is the key of a member as the settings have it: NanoMQ's files
+// call the tls block ssl.
+func settingKey(block, name string) string {
+	key := block + strings.ToLower(name)
+	if key == "ssl" {
+		return "tls"
+	}
+	return key
+}
+
+func findSetting[T any](settings []setting[T], key string) *setting[T] {
+	for i := range settings {
+		if settings[i].key == key {
+			return &settings[i]
+		}
+	}
+	return nil
+}
+
+// isBlock reports whether key is the name of a block.
+func isBlock[T any](settings []setting[T], key string) bool {
+	for i := range settings {
+		if strings.HasPrefix(settings[i].key, key+".") {
+			return true
+		}
+	}
+	return false
+}

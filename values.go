@@ -1,0 +1,151 @@
+package webhook
+
+import (
+	"math"
+	"math/big"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// text reads a string.
+func (d *decoder) text(n *node) (string, bool) {
+	s, ok := d.scalar(n, "a string in quotes")
+	switch {
+	case !ok:
+	case s.kind == stringScalar:
+		return s.text, true
+	case s.kind == wordScalar:
+		d.problem(n.span, "Missing quotes", d.key+" must be a string in quotes.")
+	default:
+		d.wrongType(n, "a string in quotes")
+	}
+	return "", false
+}
+
+// texts reads a list of strings, at least one.
+func (d *decoder) texts(n *node) []string {
+	if n.kind != listNode {
+		d.wrongType(n, `a list: `+d.key+` = ["…"]`)
+		return nil
+	}
+	if len(n.items) == 0 && !d.partial {
+		d.problem(n.span, "Empty list", d.key+" needs a string; leave it out if there is none.")
+	}
+	var texts []string
+	for _, item := range n.items {
+		if text, ok := d.text(item); ok {
+			texts = append(texts, text)
+		}
+	}
+	return texts
+}
+
+// bool reads a boolean.
+func (d *decoder) bool(n *node) (yes, ok bool) {
+	const want = "true or false, without quotes"
+	s, ok := d.scalar(n, want)
+	switch {
+	case !ok:
+		return false, false
+	case s.kind == boolScalar:
+		return s.yes, true
+	case s.kind == stringScalar && s.computed && (s.text == "true" || s.text == "false"):
+		return s.text == "true", true
+	}
+	d.wrongType(n, want)
+	return false, false
+}
+
+// whole reads a whole number; want says what else the value may be, if a
+// string, which it returns then and which is not empty.
+func (d *decoder) whole(n *node, want string) (number int64, text string, ok bool) {
+	s, ok := d.scalar(n, want)
+	if !ok {
+		return 0, "", false
+	}
+	switch s.kind {
+	case numberScalar:
+		number, acc := s.num.Int64()
+		if acc == big.Exact {
+			return number, "", true
+		}
+		if s.num.IsInt() { // far out of every range
+			return number, "", true
+		}
+	case stringScalar:
+		if s.text == "" {
+			break
+		}
+		if s.computed {
+			if number, err := strconv.ParseInt(s.text, 10, 64); err == nil {
+				return number, "", true
+			}
+		}
+		return 0, s.text, true
+	}
+	d.wrongType(n, want)
+	return 0, "", false
+}
+
+func (d *decoder) int(n *node) (int, bool) {
+	const want = "a whole number, without quotes"
+	number, text, ok := d.whole(n, want)
+	if ok && text != "" {
+		d.wrongType(n, want)
+		return 0, false
+	}
+	return int(number), ok
+}
+
+// size reads a number of bytes.
+func (d *decoder) size(n *node) (int64, bool) {
+	const want = `a number of bytes, or a string such as "256KiB" or "8MiB" (B, KiB, MiB, GiB)`
+	number, text, ok := d.whole(n, want)
+	if !ok || text == "" {
+		return number, ok
+	}
+	digits := strings.TrimRight(text, "BKMGibkmg")
+	number, err := strconv.ParseInt(digits, 10, 64)
+	shift, unit := sizeUnits[text[len(digits):]]
+	if err != nil || !unit || number < 0 || number > math.MaxInt64>>shift {
+		d.wrongType(n, want)
+		return 0, false
+	}
+	return number << shift, true
+}
+
+var sizeUnits = map[string]uint{"B": 0, "KiB": 10, "MiB": 20, "GiB": 30}
+
+// duration reads a duration; -1 stays -1, which some settings know.
+func (d *decoder) duration(n *node) (time.Duration, bool) {
+	const want = `a number of milliseconds, or a string such as "500ms", "5s" or "1m30s"`
+	number, text, ok := d.whole(n, want)
+	switch {
+	case !ok:
+		return 0, false
+	case text != "":
+		v, err := time.ParseDuration(text)
+		if err != nil {
+			d.wrongType(n, want)
+		}
+		return v, err == nil
+	case number == -1:
+		return -1, true
+	}
+	const most = int64(math.MaxInt64 / time.Millisecond)
+	return time.Duration(min(max(number, -most), most)) * time.Millisecond, true
+}
+
+// word reads one of a few words, which may stand without quotes.
+func (d *decoder) word(n *node, want string) (string, bool) {
+	s, ok := d.scalar(n, want)
+	switch {
+	case !ok:
+	case s.kind == stringScalar || s.kind == wordScalar:
+		return s.text, true
+	default:
+		d.wrongType(n, want)
+	}
+	return "", false
+}
