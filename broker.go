@@ -1,0 +1,342 @@
+package webhook
+
+import (
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// The broker calls the methods below inline, in the goroutine of whatever
+// happened: none blocks, none fails a client or changes a packet, all are safe
+// before Init and after Stop. R is the goroutine that reads a connection, W the
+// one that writes its queued messages; the broker's own loop is E.
+
+// tracker is what the hook remembers of the broker. Its zero value is ready.
+type tracker struct {
+	wanted   atomic.Uint32 // kinds that a rule is about, a bit each; see watch
+	needs    atomic.Uint32 // what the callbacks are needed for
+	syncs    atomic.Bool   // an endpoint records publishes before they are acknowledged
+	complete atomic.Bool   // no connection is older than the tracking
+	sessions sessionTable
+	names    recentNames
+	leaving  sync.Map      // *mqtt.Client → []string: filters of an UNSUBSCRIBE that is being worked on
+	refused  atomic.Uint64 // connections refused so far: their lanes
+
+	resubscribing sync.Map // *mqtt.Client → []string: filters of a SUBSCRIBE that is being worked on which were subscribed before
+}
+
+// The needs: what a callback is provided for.
+const (
+	needConnack uint32 = 1 << iota
+	needSubscribe
+	needSubscribed
+	needUnsubscribe
+	needUnsubscribed
+	needPublish
+	needSessions // who is connected, whose session lives
+	needMessages // what a session was sent and has not acknowledged
+)
+
+// needsOf are the needs of each kind.
+var needsOf = [kindEnd]uint32{
+	kindConnect:      needConnack,
+	kindConnack:      needConnack,
+	kindConnected:    needSessions,
+	kindDisconnected: needSessions,
+	kindSubscribe:    needSubscribe,
+	kindUnsubscribe:  needUnsubscribe,
+	kindSubscribed:   needSubscribed,
+	kindUnsubscribed: needUnsubscribed,
+	kindTerminated:   needSessions,
+	kindPublish:      needPublish,
+	kindDelivered:    needSessions | needMessages,
+	kindAcked:        needSessions | needMessages,
+}
+
+// watch sets the kinds of event that are wanted, as a set of bits 1<<kind. It
+// may be called at any time. What has been tracked once is tracked from then
+// on: a gap would make the records wrong.
+func (t *tracker) watch(kinds uint32) {
+	needs := t.needs.Load() & (needSessions | needMessages)
+	for k := kindConnect; k < kindEnd; k++ {
+		if kinds&(1<<k) != 0 {
+			needs |= needsOf[k]
+		}
+	}
+	t.needs.Store(needs)
+	t.wanted.Store(kinds)
+}
+
+// need reports whether something of what is needed.
+func (t *tracker) need(what uint32) bool { return t.needs.Load()&what != 0 }
+
+// Provides tells the broker which callbacks to call: those that the rules
+// need, and those that keep the records which make the bodies true. The broker
+// asks before each call.
+func (h *Hook) Provides(b byte) bool {
+	switch b {
+	case mqtt.OnPublished, mqtt.OnWillSent:
+		return h.need(needPublish)
+	case mqtt.OnPublish:
+		return h.syncs.Load() && h.need(needPublish)
+	case mqtt.OnPacketSent:
+		return h.need(needConnack | needSessions)
+	case mqtt.OnStarted, mqtt.OnPacketRead, mqtt.OnSessionEstablished, mqtt.OnDisconnect, mqtt.OnClientExpired:
+		return h.need(needSessions)
+	case mqtt.OnQosPublish, mqtt.OnQosDropped:
+		return h.need(needMessages)
+	case mqtt.OnSubscribe:
+		return h.need(needSubscribe | needSubscribed)
+	case mqtt.OnSubscribed:
+		return h.need(needSubscribed)
+	case mqtt.OnUnsubscribe:
+		return h.need(needUnsubscribe | needUnsubscribed)
+	case mqtt.OnUnsubscribed:
+		return h.need(needUnsubscribed | needSessions)
+	}
+	return false
+}
+
+// report emits an event if it is wanted.
+func (h *Hook) report(ev *event) {
+	if h.wants(ev.kind) {
+		h.emit(ev)
+	}
+}
+
+// OnPublished makes message_publish, also of messages of the program itself.
+// Most messages of a broker may interest nobody, so nothing is built before a
+// rule has matched.
+func (h *Hook) OnPublished(cl *mqtt.Client, pk packets.Packet) {
+	if pk.Ignore || !h.wants(kindPublish) || h.lacksTopic(&pk) {
+		return
+	}
+	if pk.SessionPresent {
+		h.emitPublish(cl, &pk, afterAck)
+	} else {
+		h.emitPublish(cl, &pk, unrecorded)
+	}
+}
+
+// OnPublish makes message_publish for the endpoints that record it before the
+// broker acknowledges it. It is left out when a hook before this one fails in a
+// way that the broker ignores, so it marks the packet for OnPublished, in a
+// field that has no meaning in a PUBLISH.
+func (h *Hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	if !cl.Net.Inline && pk.FixedHeader.Qos > 0 && !pk.Ignore && pk.TopicName != "" && h.wants(kindPublish) {
+		h.emitPublish(cl, &pk, beforeAck)
+		pk.SessionPresent = true
+	}
+	return pk, nil
+}
+
+// OnWillSent makes message_publish of a will, which the broker does not
+// publish like other messages. For a delayed will it runs in E.
+func (h *Hook) OnWillSent(cl *mqtt.Client, pk packets.Packet) {
+	if h.wants(kindPublish) && !h.lacksTopic(&pk) {
+		ev := h.publishEvent(cl, &pk)
+		h.emit(&ev)
+	}
+}
+
+// lacksTopic counts a message with a topic alias that the client had not
+// announced, which the broker publishes all the same.
+func (h *Hook) lacksTopic(pk *packets.Packet) bool {
+	if pk.TopicName != "" {
+		return false
+	}
+	h.unknownTopic(kindPublish)
+	return true
+}
+
+// publishEvent is the message_publish of a message from cl.
+func (h *Hook) publishEvent(cl *mqtt.Client, pk *packets.Packet) event {
+	w := h.extraWants()
+	lane := laneClient
+	if cl.Net.Inline {
+		lane = laneTopic
+	}
+	ev := event{
+		kind:     kindPublish,
+		lane:     lane,
+		from:     cl.ID,
+		fromUser: view(cl.Properties.Username),
+		topic:    pk.TopicName,
+		payload:  pk.Payload,
+		qos:      pk.FixedHeader.Qos,
+		retain:   pk.FixedHeader.Retain,
+		extra:    messageExtra(w, pk),
+	}
+	ev.addClient(w, cl)
+	return ev
+}
+
+// clientEvent is an event about cl, without what is particular to its kind.
+func (h *Hook) clientEvent(k kind, cl *mqtt.Client) event {
+	ev := event{kind: k, client: cl.ID, username: view(cl.Properties.Username)}
+	ev.addClient(h.extraWants(), cl)
+	return ev
+}
+
+// connectionEvent is client_connect, client_connack or client_connected.
+func (h *Hook) connectionEvent(k kind, cl *mqtt.Client) event {
+	ev := h.clientEvent(k, cl)
+	ev.ip = hostOf(cl.Net.Remote)
+	ev.protoVer = cl.Properties.ProtocolVersion
+	ev.keepalive = cl.State.Keepalive
+	ev.addUser(h.extraWants(), cl.Properties.Props.User)
+	return ev
+}
+
+// OnSubscribe makes client_subscribe, one for each filter.
+func (h *Hook) OnSubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
+	w := h.extraWants()
+	if !cl.Net.Inline && h.wants(kindSubscribe) {
+		for i := range pk.Filters {
+			ev := h.clientEvent(kindSubscribe, cl)
+			ev.topic, ev.qos = pk.Filters[i].Filter, pk.Filters[i].Qos
+			ev.addUser(w, pk.Properties.User)
+			ev.addSubscription(w, &pk.Filters[i])
+			h.emit(&ev)
+		}
+	}
+	if !cl.Net.Inline && w&wantSubscription != 0 && h.need(needSubscribed) {
+		h.resubscribing.Store(cl, subscribedFilters(cl, &pk))
+	}
+	return pk
+}
+
+// OnSubscribed makes session_subscribed, one for each granted filter.
+func (h *Hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, reasonCodes []byte) {
+	if cl.Net.Inline || !h.wants(kindSubscribed) {
+		return
+	}
+	w := h.extraWants()
+	var before []string
+	if v, ok := h.resubscribing.LoadAndDelete(cl); ok {
+		before = v.([]string)
+	}
+	for i := range min(len(pk.Filters), len(reasonCodes)) {
+		if reasonCodes[i] < packets.ErrUnspecifiedError.Code {
+			ev := h.clientEvent(kindSubscribed, cl)
+			ev.topic, ev.qos = pk.Filters[i].Filter, reasonCodes[i]
+			ev.addCode(w, reasonCodes[i])
+			ev.addUser(w, pk.Properties.User)
+			ev.addSubscription(w, &pk.Filters[i])
+			if w&wantSubscription != 0 && !slices.Contains(before, ev.topic) {
+				ev.more().marks |= markNew
+			}
+			h.emit(&ev)
+		}
+	}
+}
+
+// OnUnsubscribe makes client_unsubscribe, one for each filter, and remembers
+// which filters are subscribed: afterwards nobody can tell.
+func (h *Hook) OnUnsubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet {
+	if cl.Net.Inline {
+		return pk
+	}
+	var subscribed []string
+	for i := range pk.Filters {
+		filter := pk.Filters[i].Filter
+		ev := h.clientEvent(kindUnsubscribe, cl)
+		ev.topic = filter
+		ev.addUser(h.extraWants(), pk.Properties.User)
+		h.report(&ev)
+		if isSubscribed(cl, filter) && !slices.Contains(subscribed, filter) {
+			subscribed = append(subscribed, filter)
+		}
+	}
+	if len(subscribed) > 0 && pk.PacketID != 0 && h.need(needUnsubscribed) {
+		h.leaving.Store(cl, subscribed)
+	}
+	return pk
+}
+
+// OnUnsubscribed makes session_unsubscribed for the filters that were
+// subscribed and are not any more. The broker also calls it, without a packet
+// id, when a session ends.
+func (h *Hook) OnUnsubscribed(cl *mqtt.Client, pk packets.Packet) {
+	if cl.Net.Inline {
+		return
+	}
+	if pk.PacketID == 0 {
+		h.sessionEnded(cl)
+		return
+	}
+	v, ok := h.leaving.LoadAndDelete(cl)
+	if !ok {
+		return
+	}
+	for _, filter := range v.([]string) {
+		if !isSubscribed(cl, filter) {
+			ev := h.clientEvent(kindUnsubscribed, cl)
+			ev.topic = filter
+			ev.addUser(h.extraWants(), pk.Properties.User)
+			h.report(&ev)
+		}
+	}
+}
+
+// subscribedFilters are the filters of a packet that are subscribed.
+func subscribedFilters(cl *mqtt.Client, pk *packets.Packet) (filters []string) {
+	for i := range pk.Filters {
+		if filter := pk.Filters[i].Filter; isSubscribed(cl, filter) {
+			filters = append(filters, filter)
+		}
+	}
+	return filters
+}
+
+func isSubscribed(cl *mqtt.Client, filter string) bool {
+	if cl.State.Subscriptions == nil {
+		return false
+	}
+	_, ok := cl.State.Subscriptions.Get(filter)
+	return ok
+}
+
+// OnPacketSent sees each packet that was written to cl, in R or W; the
+// DISCONNECT of a takeover in R of the new connection.
+func (h *Hook) OnPacketSent(cl *mqtt.Client, pk packets.Packet, _ []byte) {
+	switch pk.FixedHeader.Type {
+	case packets.Publish:
+		if h.need(needMessages) {
+			h.messageSent(cl, &pk)
+		}
+	case packets.Connack:
+		h.connackSent(cl, pk.ReasonCode, pk.SessionPresent)
+	case packets.Disconnect:
+		h.adopt(cl)
+	}
+}
+
+// OnPacketRead sees each packet that cl sent, in R, before the broker checks
+// and handles it.
+func (h *Hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	switch pk.FixedHeader.Type {
+	case packets.Publish:
+		h.adopt(cl) // deliveries tell the publisher's name
+	case packets.Puback, packets.Pubrec, packets.Pubcomp:
+		if h.need(needMessages) {
+			h.ackRead(cl, &pk)
+		}
+	case packets.Disconnect:
+		h.disconnectRead(cl, &pk)
+	}
+	return pk, nil
+}
+
+// hostOf returns an address without its port.
+func hostOf(addr string) string {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr // a unix socket
+	}
+	return host
+}

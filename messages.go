@@ -1,0 +1,262 @@
+package webhook
+
+import (
+	"strings"
+	"unsafe"
+	"weak"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// A message is one that a session was sent and has not acknowledged. Its
+// payload and topic are those of the broker's own record, not copies.
+type message struct {
+	topic     string // "" if it could not be resolved
+	payload   []byte
+	from      string
+	fromUser  string
+	published int64 // Unix seconds
+	qos       byte
+	retain    bool
+
+	extra *extra // nil for none
+
+	// The client may answer before the goroutine that wrote the message
+	// gets to report it.
+	unsent bool // OnPacketSent is yet to come
+	done   bool // acknowledged, kept for that OnPacketSent only
+}
+
+// An earlyMessage was delivered before its connection was reported.
+type earlyMessage struct {
+	to      *mqtt.Client
+	message message
+}
+
+// earlyMax bounds the early messages of a session: as many as the broker keeps
+// in flight for a client by default.
+const earlyMax = 8192
+
+func newMessage(pk *packets.Packet, topic, fromUser string) message {
+	return message{
+		topic:     topic,
+		payload:   pk.Payload,
+		from:      pk.Origin,
+		fromUser:  fromUser,
+		published: pk.Created,
+		qos:       pk.FixedHeader.Qos,
+		retain:    pk.FixedHeader.Retain,
+	}
+}
+
+// is reports whether pk is m once more. A packet id alone does not tell: the
+// broker forgets messages without saying so and gives their ids to others.
+// Neither does DUP: it is not set on every repetition, and set on the first
+// sending of what was queued for an absent client.
+func (m *message) is(pk *packets.Packet) bool {
+	return m.published == pk.Created && m.from == pk.Origin &&
+		(pk.FixedHeader.Dup || len(m.payload) == len(pk.Payload) && unsafe.SliceData(m.payload) == unsafe.SliceData(pk.Payload))
+}
+
+// messageSent makes message_delivered, in W or R.
+func (h *Hook) messageSent(cl *mqtt.Client, pk *packets.Packet) {
+	h.adopt(cl)
+	fromUser := h.userOf(pk.Origin)
+	s := h.sessions.lock(cl.ID)
+	defer h.sessions.unlock(s)
+	qos := pk.FixedHeader.Qos
+	if m := s.messages[pk.PacketID]; qos > 0 && m != nil && m.is(pk) {
+		m.unsent = false
+		if m.done {
+			delete(s.messages, pk.PacketID)
+		}
+		return
+	}
+	m := newMessage(pk, s.topicOf(cl, pk), fromUser)
+	m.extra = messageExtra(h.extraWants(), pk)
+	if qos > 0 {
+		s.remember(pk.PacketID, &m)
+	}
+	if s.isEarly(cl) && len(s.early) < earlyMax {
+		s.early = append(s.early, earlyMessage{cl, m})
+		return
+	}
+	h.delivered(cl, &m)
+}
+
+// remember keeps a copy of m until it is acknowledged.
+func (s *session) remember(id uint16, m *message) *message {
+	if s.messages == nil {
+		s.messages = make(map[uint16]*message)
+	}
+	kept := *m
+	s.messages[id] = &kept
+	return &kept
+}
+
+// isEarly reports whether cl has not been reported as connected but will be:
+// the broker sends a resumed session's messages before it calls
+// OnSessionEstablished, and now and then before the CONNACK.
+func (s *session) isEarly(cl *mqtt.Client) bool {
+	switch s.cl.Load() {
+	case cl:
+		return s.state == sessionAccepted
+	case nil:
+		return false
+	}
+	return !cl.Closed() // else it is the one before, sending its last
+}
+
+// ackRead makes message_acked, in R: with PUBACK for QoS 1 and with PUBCOMP for
+// QoS 2. The broker's OnQosComplete is not called for everything that was sent.
+func (h *Hook) ackRead(cl *mqtt.Client, pk *packets.Packet) {
+	h.adopt(cl)
+	s := h.sessions.lock(cl.ID)
+	defer h.sessions.unlock(s)
+	if s.cl.Load() != cl {
+		return // taken over: what it has not acknowledged is sent again
+	}
+	m := s.messages[pk.PacketID]
+	if m == nil && pk.FixedHeader.Type != packets.Pubcomp {
+		m = h.sentUnseen(s, cl, pk.PacketID)
+	}
+	if m == nil || m.done {
+		return
+	}
+	switch pk.FixedHeader.Type {
+	case packets.Pubrec:
+		if pk.ReasonCode < packets.ErrUnspecifiedError.Code {
+			return // PUBREL and PUBCOMP follow
+		}
+	case packets.Puback:
+		if m.qos == 1 {
+			h.acked(cl, m, pk.ReasonCode)
+		}
+	case packets.Pubcomp:
+		if m.qos == 2 {
+			h.acked(cl, m, pk.ReasonCode)
+		}
+	}
+	s.forgetMessage(pk.PacketID)
+}
+
+// sentUnseen finds a message that the client answers although OnPacketSent has
+// not been called for it: W has written it but got no further.
+func (h *Hook) sentUnseen(s *session, cl *mqtt.Client, id uint16) *message {
+	if cl.State.Inflight == nil {
+		return nil
+	}
+	pk, ok := cl.State.Inflight.Get(id)
+	if !ok || pk.FixedHeader.Type != packets.Publish {
+		return nil
+	}
+	m := newMessage(&pk, s.topicOf(cl, &pk), h.userOf(pk.Origin))
+	m.extra = messageExtra(h.extraWants(), &pk)
+	m.unsent = true
+	h.delivered(cl, &m)
+	return s.remember(id, &m)
+}
+
+// OnQosDropped forgets a message that the broker gave up, in E or R.
+func (h *Hook) OnQosDropped(cl *mqtt.Client, pk packets.Packet) {
+	if cl.IsTakenOver() {
+		return // called for everything that the new connection takes along
+	}
+	s := h.sessions.lock(cl.ID)
+	defer h.sessions.unlock(s)
+	if s.cl.Load() == cl {
+		s.forgetMessage(pk.PacketID)
+	}
+}
+
+// forgetMessage forgets a message that is over, unless its OnPacketSent is yet
+// to come, which would take it for a new one.
+func (s *session) forgetMessage(id uint16) {
+	if m := s.messages[id]; m != nil && m.unsent {
+		m.done = true
+	} else {
+		delete(s.messages, id)
+	}
+}
+
+func (h *Hook) delivered(cl *mqtt.Client, m *message) { h.reportMessage(kindDelivered, cl, m, 0) }
+
+func (h *Hook) acked(cl *mqtt.Client, m *message, code byte) {
+	h.reportMessage(kindAcked, cl, m, code)
+}
+
+// reportMessage emits an event about m; code is that of the acknowledgement.
+func (h *Hook) reportMessage(k kind, cl *mqtt.Client, m *message, code byte) {
+	if !h.wants(k) {
+		return
+	}
+	if m.topic == "" {
+		h.unknownTopic(k)
+		return
+	}
+	ev := h.clientEvent(k, cl)
+	ev.topic, ev.payload, ev.qos, ev.retain = m.topic, m.payload, m.qos, m.retain
+	ev.from, ev.fromUser, ev.published = m.from, m.fromUser, m.published*1000
+	ev.addMessage(m.extra)
+	if k == kindAcked {
+		ev.addCode(h.extraWants(), code)
+	}
+	h.emit(&ev)
+}
+
+// aliases are the topics that a connection was told aliases for (MQTT 5,
+// 3.3.2.3.4). The broker replaces the topic by the alias when it queues a
+// message, so what is queued for an absent client has the aliases of its
+// previous connection.
+type aliases struct {
+	of     weak.Pointer[mqtt.Client]
+	topics map[uint16]string
+}
+
+// OnQosPublish learns an alias when the broker gives it to a topic: the message
+// itself may be sent much later, after others with the alias alone.
+func (h *Hook) OnQosPublish(cl *mqtt.Client, pk packets.Packet, _ int64, _ int) {
+	if pk.FixedHeader.Type != packets.Publish || !pk.Properties.TopicAliasFlag || pk.TopicName == "" {
+		return
+	}
+	s := h.sessions.lock(cl.ID)
+	defer h.sessions.unlock(s)
+	s.topicOf(cl, &pk)
+}
+
+// topicOf returns the topic of a message for cl, and learns its alias if it has
+// both. It returns "" if the message has an alias that nobody knows.
+func (s *session) topicOf(cl *mqtt.Client, pk *packets.Packet) string {
+	if !pk.Properties.TopicAliasFlag {
+		return pk.TopicName
+	}
+	alias := pk.Properties.TopicAlias
+	first, second := s.aliasesOf(cl, pk.FixedHeader.Dup)
+	if pk.TopicName == "" {
+		if topic := first.topics[alias]; topic != "" {
+			return topic
+		}
+		return second.topics[alias]
+	}
+	if first.topics[alias] != pk.TopicName {
+		if first.topics == nil {
+			first.topics = make(map[uint16]string)
+		}
+		first.topics[alias] = strings.Clone(pk.TopicName) // it is a view of the whole packet
+	}
+	return pk.TopicName
+}
+
+// aliasesOf returns the aliases that a message for cl has, and those of the
+// other connection. What is sent again was queued for the previous one.
+func (s *session) aliasesOf(cl *mqtt.Client, again bool) (first, second *aliases) {
+	newest, previous := &s.aliases[0], &s.aliases[1]
+	switch me := weak.Make(cl); {
+	case newest.of == me && again, newest.of != me && previous.of == me:
+		return previous, newest
+	case newest.of != me && !again:
+		*previous, *newest = *newest, aliases{of: me}
+	}
+	return newest, previous
+}

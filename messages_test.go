@@ -1,0 +1,481 @@
+package webhook
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/hooks/storage"
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+var messageKinds = kindsOf(kindDelivered, kindAcked)
+
+// take reads a message and acknowledges it.
+func (c *rawClient) take() packets.Packet {
+	c.t.Helper()
+	pk := c.expect(packets.Publish)
+	c.acknowledge(pk)
+	return pk
+}
+
+func (c *rawClient) acknowledge(pk packets.Packet) {
+	c.t.Helper()
+	switch pk.FixedHeader.Qos {
+	case 1:
+		c.ack(packets.Puback, pk.PacketID)
+	case 2:
+		c.ack(packets.Pubrec, pk.PacketID)
+		c.expect(packets.Pubrel)
+		c.ack(packets.Pubcomp, pk.PacketID)
+	}
+}
+
+// messageCount is the number of messages remembered for a client id.
+func (h *Hook) messageCount(id string) int {
+	s := h.sessions.lock(id)
+	defer h.sessions.unlock(s)
+	return len(s.messages) + len(s.early)
+}
+
+// awaitNoMessages waits until no message is remembered for a client id: the
+// goroutine that wrote the last one may be late.
+func (b *testBroker) awaitNoMessages(t *testing.T, id string) {
+	t.Helper()
+	deadline := time.Now().Add(rawTimeout)
+	for b.hook.messageCount(id) != 0 {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d messages remembered", b.hook.messageCount(id))
+		}
+		time.Sleep(time.Millisecond) // nothing tells
+	}
+}
+
+func TestDeliveredAndAcked(t *testing.T) {
+	eachVersion(t, func(t *testing.T, v byte) {
+		b := startBroker(t, messageKinds)
+		s := mustConnect(t, b.addr, rawConnect{Version: v, ID: "s", User: "su", Clean: true})
+		s.subscribe(2, "a/#")
+		p := mustConnect(t, b.addr, rawConnect{Version: v, ID: "p", User: "pu", Clean: true})
+		for qos := range byte(3) {
+			p.publish(fmt.Sprintf("a/%d", qos), "hi", qos, false)
+			s.take()
+			s.ping()
+		}
+		events := b.waitFor(t, `message_acked a/2 p/pu->s/su qos2 "hi"`)
+		wantLines(t, lines(events),
+			`message_delivered a/0 p/pu->s/su qos0 "hi"`,
+			`message_delivered a/1 p/pu->s/su qos1 "hi"`,
+			`message_acked a/1 p/pu->s/su qos1 "hi"`,
+			`message_delivered a/2 p/pu->s/su qos2 "hi"`,
+			`message_acked a/2 p/pu->s/su qos2 "hi"`,
+		)
+		for _, ev := range events {
+			if ev.published == 0 || ev.published%1000 != 0 || ev.lane != laneClient {
+				t.Errorf("%s: published %d, lane %d", eventLine(&ev), ev.published, ev.lane)
+			}
+		}
+		b.awaitNoMessages(t, "s")
+		s.disconnect(0)
+		p.disconnect(0)
+		b.awaitGone(t)
+		if n := b.hook.sessionCount(); n != 0 {
+			t.Errorf("%d sessions remembered", n)
+		}
+	})
+}
+
+func TestDeliveredKinds(t *testing.T) {
+	b := startBroker(t, messageKinds)
+	p := mustConnect(t, b.addr, rawConnect{ID: "p", User: "pu", Clean: true, Will: &rawWill{Topic: "will", Payload: "w"}})
+	p.publish("retained", "r", 1, true)
+	s := mustConnect(t, b.addr, rawConnect{ID: "s", Clean: true})
+	s.subscribe(1, "retained")
+	s.take()
+	s.subscribe(0, "will", "inline", "$SYS/broker/version")
+	p.fin()
+	b.waitFor(t, `message_delivered will p/pu->s qos0 "w"`)
+	if err := b.server.Publish("inline", []byte("i"), false, 0); err != nil {
+		t.Fatal(err)
+	}
+	b.waitFor(t, `message_delivered inline inline->s qos0 "i"`)
+	events := b.lines()
+	for _, want := range []string{
+		`message_delivered retained p/pu->s qos1 retain "r"`,
+		`message_acked retained p/pu->s qos1 retain "r"`,
+		`message_delivered $SYS/broker/version ->s qos0 retain "` + mqtt.Version + `"`,
+		`message_delivered will p/pu->s qos0 "w"`,
+		`message_delivered inline inline->s qos0 "i"`,
+	} {
+		if !slices.Contains(events, want) {
+			t.Errorf("no %s in:\n\t%s", want, strings.Join(events, "\n\t"))
+		}
+	}
+}
+
+// What is refused, or answered with the wrong packet, is not acknowledged.
+func TestNotAcked(t *testing.T) {
+	b := startBroker(t, messageKinds)
+	s := mustConnect(t, b.addr, rawConnect{Version: 5, ID: "s", Clean: true})
+	s.subscribe(2, "a")
+	p := mustConnect(t, b.addr, rawConnect{ID: "p", Clean: true})
+	p.publish("a", "refused", 2, false)
+	pk := s.expect(packets.Publish)
+	s.send(packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pubrec}, PacketID: pk.PacketID, ReasonCode: 0x80})
+	p.publish("a", "wrong", 2, false)
+	s.ack(packets.Puback, s.expect(packets.Publish).PacketID)
+	s.ack(packets.Puback, 999)
+	s.ack(packets.Pubcomp, 998)
+	s.ping()
+	wantLines(t, b.lines(), `message_delivered a p->s qos2 "refused"`, `message_delivered a p->s qos2 "wrong"`)
+	b.awaitNoMessages(t, "s")
+}
+
+// A message that is sent again is delivered once; one that waited for its
+// client is delivered when it comes, after it is connected.
+func TestResumedSession(t *testing.T) {
+	eachVersion(t, func(t *testing.T, v byte) {
+		b := startBroker(t, messageKinds|lifecycle)
+		connect := rawConnect{Version: v, ID: "s", Expiry: 100}
+		s := mustConnect(t, b.addr, connect)
+		s.subscribe(2, "a")
+		p := mustConnect(t, b.addr, rawConnect{ID: "p", User: "pu", Clean: true})
+		p.publish("a", "online 1", 1, false)
+		p.publish("a", "online 2", 2, false)
+		s.expect(packets.Publish)
+		s.expect(packets.Publish)
+		b.waitFor(t, `message_delivered a p/pu->s qos2 "online 2"`)
+		s.fin()
+		b.waitFor(t, "disconnected s tcp_closed")
+		p.publish("a", "offline", 1, false)
+		p.ping() // the broker answers before it looks for subscribers
+		s = mustConnect(t, b.addr, connect)
+		var again []packets.Packet
+		for range 3 {
+			again = append(again, s.expect(packets.Publish))
+		}
+		for _, pk := range again {
+			if !pk.FixedHeader.Dup {
+				t.Errorf("%q is not sent again", pk.Payload)
+			}
+			s.acknowledge(pk)
+		}
+		s.ping()
+		p.disconnect(0)
+		s = mustConnect(t, b.addr, connect) // takes over, nothing to send
+		s.disconnect(0)
+		b.awaitGone(t)
+		got := ofClient(b.all(), "s")
+		acks := got[9 : len(got)-5]
+		slices.Sort(acks) // in the order in which the broker sent again, which is random within a second
+		wantLines(t, got,
+			"connect s", "connack s", "connected s",
+			`message_delivered a p/pu->s qos1 "online 1"`,
+			`message_delivered a p/pu->s qos2 "online 2"`,
+			"disconnected s tcp_closed",
+			"connect s", "connack s", "connected s",
+			`message_acked a p/pu->s qos1 "offline"`,
+			`message_acked a p/pu->s qos1 "online 1"`,
+			`message_acked a p/pu->s qos2 "online 2"`,
+			`message_delivered a p/pu->s qos1 "offline"`,
+			"connect s", "disconnected s takeovered", "connack s", "connected s", "disconnected s normal",
+		)
+		b.awaitNoMessages(t, "s")
+	})
+}
+
+// The messages of a session that is discarded are forgotten.
+func TestDiscardedMessages(t *testing.T) {
+	b := startBroker(t, messageKinds)
+	s := mustConnect(t, b.addr, rawConnect{ID: "s"})
+	s.subscribe(1, "a")
+	mustConnect(t, b.addr, rawConnect{ID: "p", Clean: true}).publish("a", "x", 1, false)
+	s.expect(packets.Publish)
+	b.waitFor(t, `message_delivered a p->s qos1 "x"`)
+	s = mustConnect(t, b.addr, rawConnect{ID: "s", Clean: true})
+	s.ack(packets.Puback, 1)
+	s.ping()
+	b.awaitNoMessages(t, "s")
+	wantLines(t, b.lines(), `message_delivered a p->s qos1 "x"`)
+}
+
+// With a Receive Maximum the broker holds messages back, and forgets them when
+// it sends them. (It does not get past the second one.)
+func TestReceiveMaximum(t *testing.T) {
+	b := startBroker(t, messageKinds)
+	s := mustConnect(t, b.addr, rawConnect{Version: 5, ID: "s", Clean: true, ReceiveMax: 1})
+	s.subscribe(1, "a")
+	p := mustConnect(t, b.addr, rawConnect{ID: "p", Clean: true})
+	var want []string
+	for i := range 2 {
+		p.publish("a", fmt.Sprint(i), 1, false)
+		want = append(want, fmt.Sprintf(`message_delivered a p->s qos1 "%d"`, i), fmt.Sprintf(`message_acked a p->s qos1 "%d"`, i))
+	}
+	for range 2 {
+		s.take()
+	}
+	s.ping()
+	b.waitFor(t, want...)
+	if got := b.lines(); len(got) != len(want) {
+		t.Errorf("got:\n\t%s", strings.Join(got, "\n\t"))
+	}
+}
+
+func TestDeliveredTopicAlias(t *testing.T) {
+	t.Run("one connection", func(t *testing.T) {
+		b := startBroker(t, messageKinds)
+		s := mustConnect(t, b.addr, rawConnect{Version: 5, ID: "s", Clean: true, AliasMax: 2})
+		s.subscribe(1, "#")
+		p := mustConnect(t, b.addr, rawConnect{ID: "p", Clean: true})
+		var want []string
+		aliased := 0
+		for i := range 3 {
+			for _, topic := range []string{"a", "b", "c"} {
+				qos := byte(i % 2)
+				p.publish(topic, "x", qos, false)
+				if s.take().TopicName == "" {
+					aliased++
+				}
+				want = append(want, fmt.Sprintf(`message_delivered %s p->s qos%d "x"`, topic, qos))
+				if qos == 1 {
+					s.ping()
+					want = append(want, fmt.Sprintf(`message_acked %s p->s qos%d "x"`, topic, qos))
+				}
+			}
+		}
+		if aliased != 4 {
+			t.Errorf("%d messages with an alias only, want 4", aliased)
+		}
+		b.waitFor(t, want...)
+		wantLines(t, b.lines(), want...)
+	})
+	t.Run("resumed session", func(t *testing.T) {
+		b := startBroker(t, messageKinds)
+		connect := rawConnect{Version: 5, ID: "s", Expiry: 100, AliasMax: 10}
+		s := mustConnect(t, b.addr, connect)
+		s.subscribe(1, "#")
+		p := mustConnect(t, b.addr, rawConnect{ID: "p", Clean: true})
+		p.publish("old/1", "online", 1, false)
+		s.take()
+		s.ping()
+		s.fin()
+		for {
+			if cl, _ := b.server.Clients.Get("s"); cl.Closed() {
+				break
+			}
+			p.ping()
+		}
+		for i := range 2 {
+			p.publish("old/1", fmt.Sprintf("offline %d", i), 1, false)
+			p.publish("old/2", fmt.Sprintf("offline %d", i), 1, false)
+		}
+		p.ping()
+		s = mustConnect(t, b.addr, connect)
+		for range 4 {
+			s.take()
+		}
+		s.ping()
+		p.publish("new/1", "back", 1, false) // alias 1 of the new connection
+		s.take()
+		p.publish("new/1", "again", 1, false)
+		if pk := s.take(); pk.TopicName != "" {
+			t.Errorf("topic %q, want an alias only", pk.TopicName)
+		}
+		s.ping()
+		var want []string
+		for _, m := range []string{`old/1 p->s qos1 "online"`, `old/1 p->s qos1 "offline 0"`, `old/1 p->s qos1 "offline 1"`,
+			`old/2 p->s qos1 "offline 0"`, `old/2 p->s qos1 "offline 1"`, `new/1 p->s qos1 "back"`, `new/1 p->s qos1 "again"`} {
+			want = append(want, "message_delivered "+m, "message_acked "+m)
+		}
+		b.waitFor(t, want...)
+		if got := b.lines(); len(got) != len(want) {
+			t.Errorf("got:\n\t%s", strings.Join(got, "\n\t"))
+		}
+	})
+}
+
+// An alias nobody has heard of.
+func TestUnknownTopicAlias(t *testing.T) {
+	var got []event
+	h := Hook{observe: func(ev event) { got = append(got, ev) }}
+	h.watch(messageKinds)
+	h.OnStarted()
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	defer theirs.Close()
+	cl := mqtt.New(&mqtt.Options{Logger: discardLogger()}).NewClient(ours, "tcp", "s", false)
+	h.OnPacketSent(cl, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}}, nil)
+	h.OnSessionEstablished(cl, packets.Packet{})
+	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1}, PacketID: 1,
+		Properties: packets.Properties{TopicAlias: 9, TopicAliasFlag: true}}
+	h.OnPacketSent(cl, pk, nil)
+	_, _ = h.OnPacketRead(cl, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, PacketID: 1})
+	if len(got) != 0 {
+		t.Errorf("got %q", lines(got))
+	}
+	if n := h.messageCount("s"); n != 0 {
+		t.Errorf("%d messages remembered", n)
+	}
+}
+
+// The client may answer before the goroutine that wrote the message gets to
+// call OnPacketSent.
+func TestAckOvertakesOnPacketSent(t *testing.T) {
+	for qos := byte(1); qos <= 2; qos++ {
+		t.Run(fmt.Sprintf("qos%d", qos), func(t *testing.T) {
+			var got []event
+			h := Hook{observe: func(ev event) { got = append(got, ev) }}
+			h.watch(messageKinds)
+			h.OnStarted()
+			ours, theirs := net.Pipe()
+			defer ours.Close()
+			defer theirs.Close()
+			cl := mqtt.New(&mqtt.Options{Logger: discardLogger()}).NewClient(ours, "tcp", "s", false)
+			h.OnPacketSent(cl, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}}, nil)
+			h.OnSessionEstablished(cl, packets.Packet{})
+			pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: qos}, PacketID: 1, TopicName: "a",
+				Origin: "p", Payload: []byte("x"), Created: 5}
+			read := func(typ byte) {
+				_, _ = h.OnPacketRead(cl, packets.Packet{FixedHeader: packets.FixedHeader{Type: typ}, PacketID: 1})
+			}
+			cl.State.Inflight.Set(pk)
+			if qos == 1 {
+				read(packets.Puback)
+			} else {
+				read(packets.Pubrec)
+				cl.State.Inflight.Delete(1)
+				read(packets.Pubcomp)
+			}
+			h.OnPacketSent(cl, pk, nil)
+			wantLines(t, lines(got), fmt.Sprintf(`message_delivered a p->s qos%d "x"`, qos), fmt.Sprintf(`message_acked a p->s qos%d "x"`, qos))
+			if n := h.messageCount("s"); n != 0 {
+				t.Errorf("%d messages remembered", n)
+			}
+		})
+	}
+}
+
+// The broker gives up a connection without a word if it cannot send again what
+// waits for it.
+func TestResendFails(t *testing.T) {
+	var got []event
+	h := Hook{observe: func(ev event) { got = append(got, ev) }}
+	h.watch(messageKinds | kindsOf(kindConnected))
+	h.OnStarted()
+	connack := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}, SessionPresent: true}
+	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1, Dup: true}, PacketID: 1, TopicName: "a",
+		Origin: "p", Payload: []byte("x"), Created: 5}
+	server := mqtt.New(&mqtt.Options{Logger: discardLogger()})
+	for range 2 {
+		ours, theirs := net.Pipe()
+		defer theirs.Close()
+		cl := server.NewClient(ours, "tcp", "s", false)
+		h.OnPacketSent(cl, connack, nil)
+		h.OnPacketSent(cl, pk, nil)
+		cl.Stop(nil)
+	}
+	wantLines(t, lines(got))
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	defer theirs.Close()
+	cl := server.NewClient(ours, "tcp", "s", false)
+	h.OnPacketSent(cl, connack, nil)
+	h.OnPacketSent(cl, pk, nil)
+	h.OnSessionEstablished(cl, packets.Packet{})
+	h.OnPacketSent(cl, pk, nil)
+	wantLines(t, lines(got), "connected s", `message_delivered a p->s qos1 "x"`)
+}
+
+func TestMessageExpires(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t, messageKinds, withCapabilities(func(c *mqtt.Capabilities) { c.MaximumMessageExpiryInterval = 1 }))
+	s := mustConnect(t, b.addr, rawConnect{ID: "s"})
+	s.subscribe(1, "a")
+	mustConnect(t, b.addr, rawConnect{ID: "p", Clean: true}).publish("a", "x", 1, false)
+	s.expect(packets.Publish)
+	s.fin()
+	b.waitFor(t, `message_delivered a p->s qos1 "x"`)
+	b.awaitNoMessages(t, "s") // the broker looks every second
+}
+
+func TestRestoredMessages(t *testing.T) {
+	store := &storeHook{
+		clients: []storage.Client{
+			{ID: "s", ProtocolVersion: 4, Listener: "tcp"},
+			{ID: "p", ProtocolVersion: 4, Listener: "tcp", Username: []byte("pu")},
+		},
+		msgs: []storage.Message{{Client: "s", Origin: "p", PacketID: 5, TopicName: "a", Payload: []byte("x"),
+			Created: 1, FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1}}},
+	}
+	b := startBroker(t, messageKinds, withHook(store))
+	s := mustConnect(t, b.addr, rawConnect{ID: "s"})
+	s.take()
+	s.ping()
+	wantLines(t, lines(b.waitFor(t, `message_acked a p/pu->s qos1 "x"`)), `message_delivered a p/pu->s qos1 "x"`, `message_acked a p/pu->s qos1 "x"`)
+}
+
+// A publisher that has gone is still named by what it published last.
+func TestPublisherGone(t *testing.T) {
+	b := startBroker(t, messageKinds)
+	s := mustConnect(t, b.addr, rawConnect{ID: "s", Clean: true})
+	s.subscribe(1, "a")
+	s.ping() // the broker answers before it looks for retained messages
+	p := mustConnect(t, b.addr, rawConnect{ID: "p", User: "pu", Clean: true})
+	p.publish("a", "x", 1, true)
+	p.disconnect(0)
+	b.awaitClients(t, 1)
+	s.take()
+	s.ping()
+	late := mustConnect(t, b.addr, rawConnect{ID: "late", Clean: true})
+	late.subscribe(0, "a")
+	late.expect(packets.Publish)
+	b.waitFor(t, `message_acked a p/pu->s qos1 "x"`, `message_delivered a p/pu->late qos0 retain "x"`)
+}
+
+func TestRecentNames(t *testing.T) {
+	var n recentNames
+	n.add("nobody", "")
+	n.add("a", "1")
+	n.add("a", "2")
+	if got := n.find("a"); got != "2" {
+		t.Errorf("got %q, want the latest", got)
+	}
+	for i := range 3 * recentNamesMax {
+		n.add(fmt.Sprint(i), "u")
+	}
+	if got := len(n.recent) + len(n.older); got > 2*recentNamesMax {
+		t.Errorf("%d names, want at most %d", got, 2*recentNamesMax)
+	}
+	if got := n.find("a"); got != "" {
+		t.Errorf("got %q, want nothing", got)
+	}
+}
+
+func BenchmarkDelivered(b *testing.B) {
+	h := new(Hook)
+	h.watch(messageKinds)
+	h.OnStarted()
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	defer theirs.Close()
+	cl := mqtt.New(&mqtt.Options{Logger: discardLogger()}).NewClient(ours, "tcp", "s", false)
+	h.OnPacketSent(cl, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}}, nil)
+	h.OnSessionEstablished(cl, packets.Packet{})
+	for qos := range byte(2) {
+		b.Run(fmt.Sprintf("qos%d", qos), func(b *testing.B) {
+			pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: qos}, PacketID: 1, TopicName: "a", Origin: "s"}
+			ack := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, PacketID: 1}
+			b.ReportAllocs()
+			for b.Loop() {
+				h.OnPacketSent(cl, pk, nil)
+				if qos > 0 {
+					_, _ = h.OnPacketRead(cl, ack)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,52 @@
+package webhook
+
+import (
+	"strings"
+	"sync"
+	"time"
+)
+
+// userOf returns the user name of the client id's session, "" if there is none.
+func (h *Hook) userOf(id string) string {
+	if s := h.sessions.find(id); s != nil {
+		if cl := s.cl.Load(); cl != nil {
+			return view(cl.Properties.Username)
+		}
+	}
+	return h.names.find(id)
+}
+
+// recentNames are the user names of sessions that ended lately: what a client
+// published last is delivered after it has gone. It holds a bounded number of
+// them, in two generations.
+type recentNames struct {
+	mu            sync.Mutex
+	recent, older map[string]string // by client id
+	since         time.Time         // when recent was begun
+}
+
+const (
+	recentNamesMax = 4096
+	recentNamesAge = 30 * time.Second
+)
+
+func (n *recentNames) add(id, user string) {
+	if user == "" {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if now := time.Now(); n.recent == nil || len(n.recent) >= recentNamesMax || now.Sub(n.since) > recentNamesAge {
+		n.older, n.recent, n.since = n.recent, make(map[string]string), now
+	}
+	n.recent[strings.Clone(id)] = strings.Clone(user)
+}
+
+func (n *recentNames) find(id string) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if user, ok := n.recent[id]; ok {
+		return user
+	}
+	return n.older[id]
+}

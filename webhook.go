@@ -1,0 +1,366 @@
+package webhook
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// DefaultDrainTimeout is how long Stop delivers what waits.
+const DefaultDrainTimeout = 5 * time.Second
+
+// Options is the configuration that a program gives to a [Hook] with
+// mqtt.Server.AddHook. Exactly one of File and Config is set.
+type Options struct {
+	// File is the path of the HCL file.
+	File string
+
+	// Config is the configuration as a Go value. The hook takes a copy.
+	Config *Config
+
+	// Watch reloads File when it changes, or a file that it names: certificates,
+	// keys, and what file() reads. See [Hook.Reload].
+	Watch bool
+
+	// Transport, if set, carries the requests instead of the package's own
+	// HTTP/1.1 connections: for HTTP/2 or instrumentation. It is used by
+	// many goroutines at a time. TLS settings of the configuration are an
+	// error then.
+	Transport http.RoundTripper
+
+	// DrainTimeout is how long Stop, which mqtt.Server.Close calls, goes on
+	// delivering events that wait; -1 stops at once.
+	// Defaults to DefaultDrainTimeout.
+	DrainTimeout time.Duration
+}
+
+// A Hook sends the events of a mochi-mqtt broker to HTTP endpoints. Register
+// it with mqtt.Server.AddHook and an [*Options], after all hooks that may
+// reject a message. Its methods are safe for concurrent use.
+type Hook struct {
+	mqtt.HookBase
+	tracker
+
+	active  atomic.Pointer[active] // nil until Init has succeeded
+	options Options                // set by Init
+	drain   time.Duration
+	stop    sync.Once
+	stopped atomic.Bool // Stop has been called; set under mu
+
+	reloading sync.Mutex // held by Reload; taken before mu
+	files     files
+	watcher   *watcher // of Options.Watch
+
+	mu         sync.Mutex            // guards departures, and changes of active
+	departures map[string]*departure // of removed endpoints, by name in lower case
+
+	seq     atomic.Uint64 // of the last event that was given one
+	observe func(event)   // for tests: sees every event that is emitted
+}
+
+// active is what the callbacks need of a configuration.
+type active struct {
+	rules     *rules
+	endpoints []*endpoint // that take events
+	disabled  []*endpoint // that keep what waits
+	wants     wants       // of all endpoints together
+}
+
+// all returns the endpoints.
+func (a *active) all() []*endpoint { return slices.Concat(a.endpoints, a.disabled) }
+
+// ID returns the name of the hook in the broker's log.
+func (h *Hook) ID() string { return "webhook" }
+
+// Init starts the hook. The broker calls it from AddHook, with what the
+// program gave there: an [*Options], else the error is
+// mqtt.ErrInvalidConfigType. Mistakes in a file are hcl.Diagnostics. After an
+// error nothing is left running.
+func (h *Hook) Init(config any) error {
+	opts, ok := config.(*Options)
+	if !ok || opts == nil {
+		return mqtt.ErrInvalidConfigType
+	}
+	if h.active.Load() != nil {
+		return errors.New("webhook: the hook is initialised already")
+	}
+	if h.Log == nil {
+		h.Log = slog.New(slog.DiscardHandler)
+	}
+	h.options = *opts
+	h.files.path, h.files.watched = opts.File, opts.Watch
+	cfg, err := h.load()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	a := newActive(cfg, func(c *Endpoint) (*endpoint, error) {
+		if err := checkTransport(c, opts.Transport); err != nil || c.Disabled {
+			return nil, err
+		}
+		return newEndpoint(c, opts.Transport, h.Log)
+	}, &errs)
+	if opts.Watch && len(errs) == 0 {
+		if h.watcher, err = newWatcher(h); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) > 0 {
+		for _, e := range a.endpoints {
+			e.discard()
+		}
+		return fmt.Errorf("webhook: %w", errors.Join(errs...))
+	}
+	h.drain = opts.DrainTimeout
+	if h.drain == 0 {
+		h.drain = DefaultDrainTimeout
+	}
+	h.seq.Store(uint64(time.Now().UnixMicro())) // above those of earlier runs
+	for _, e := range a.endpoints {
+		e.start()
+	}
+	warnOfOtherSpools(cfg.Endpoints, h.Log)
+	h.departures = make(map[string]*departure)
+	h.install(a)
+	if h.watcher != nil {
+		h.watcher.start()
+	}
+	return nil
+}
+
+// load returns the configuration that the options name, checked.
+func (h *Hook) load() (*Config, error) {
+	switch o := &h.options; {
+	case o.File != "" && o.Config != nil:
+		return nil, errors.New("webhook: Options has both File and Config; set one of them")
+	case o.File != "":
+		return h.files.parse()
+	case o.Watch:
+		return nil, errors.New("webhook: Options has Watch, and no File to watch")
+	case o.Config != nil:
+		cfg, err := o.Config.resolve()
+		if err != nil {
+			return nil, fmt.Errorf("webhook: %w", err)
+		}
+		return cfg, nil
+	}
+	return nil, errors.New("webhook: Options has neither File nor Config")
+}
+
+// newActive puts together what the callbacks need of a configuration, of the
+// endpoints that each returns, or nil for one that is not needed. What is wrong
+// with one is appended to errs; what each has made is then the caller's to
+// close.
+func newActive(cfg *Config, each func(*Endpoint) (*endpoint, error), errs *[]error) *active {
+	var enabled []Endpoint
+	a := new(active)
+	for i := range cfg.Endpoints {
+		c := &cfg.Endpoints[i]
+		e, err := each(c)
+		switch {
+		case err != nil:
+			*errs = append(*errs, fmt.Errorf("endpoint %q: %w", c.Name, err))
+		case e == nil:
+		case c.Disabled:
+			a.disabled = append(a.disabled, e)
+		default:
+			a.endpoints = append(a.endpoints, e)
+			a.wants |= e.wants
+			enabled = append(enabled, *c)
+		}
+	}
+	a.rules = newRules(enabled)
+	a.wants |= a.rules.asks
+	return a
+}
+
+// checkTransport refuses settings that Options.Transport leaves without effect.
+func checkTransport(c *Endpoint, rt http.RoundTripper) error {
+	if rt != nil && !c.Disabled && c.TLS != (TLS{MinVersion: defaultMinTLS}) {
+		return errors.New("tls has no effect with Options.Transport; configure it there")
+	}
+	return nil
+}
+
+// wants reports whether a rule of an endpoint is about events of that kind.
+func (h *Hook) wants(k kind) bool { return h.wanted.Load()&(1<<k) != 0 }
+
+// emit offers an event to every endpoint with a rule that matches. It keeps
+// nothing of ev. A zero time means now.
+func (h *Hook) emit(ev *event) {
+	if h.observe != nil {
+		h.observe(*ev)
+	}
+	a := h.active.Load()
+	if a == nil {
+		return
+	}
+	var room [8]hit
+	hits := a.rules.match(ev.kind, ev.topic, room[:0])
+	for i, hit := range a.rules.addConditional(ev, hits) {
+		if i == 0 {
+			h.stamp(ev, a)
+		}
+		a.endpoints[hit.endpoint].offer(ev, a, false)
+	}
+}
+
+// emitPublish is emit for a message of a client, which waits for room if an
+// endpoint's queue is full and configured so, unless it is the program's own.
+// Most messages of a broker may interest nobody, so no event is built before a
+// rule has matched.
+//
+// It is called at two stages of a network client's message. Before the broker
+// acknowledges one with QoS 1 or 2, it is for the endpoints that record it
+// first (SyncAlways), and waits until they have, each at most its block timeout;
+// afterwards it is for the others.
+func (h *Hook) emitPublish(cl *mqtt.Client, pk *packets.Packet, at publishStage) {
+	if h.observe != nil && at != beforeAck {
+		h.observe(h.publishEvent(cl, pk))
+	}
+	a := h.active.Load()
+	if a == nil {
+		return
+	}
+	var room [8]hit
+	hits := a.rules.match(kindPublish, pk.TopicName, room[:0])
+	if len(hits) == 0 && a.rules.conditional[kindPublish] == nil {
+		return
+	}
+	ev := h.publishEvent(cl, pk)
+	if hits = a.rules.addConditional(&ev, hits); len(hits) > 0 {
+		h.publish(a, &ev, hits, !cl.Net.Inline, at)
+	}
+}
+
+// publish does the rest of emitPublish for a message that somebody wants.
+func (h *Hook) publish(a *active, ev *event, hits []hit, wait bool, at publishStage) {
+	var records [8]record
+	recorded := records[:0]
+	stamped := false
+	for _, hit := range hits {
+		e := a.endpoints[hit.endpoint]
+		if at != unrecorded && (at == beforeAck) != e.syncs() {
+			continue
+		}
+		if !stamped { // not before: a number that nobody sees is a gap
+			h.stamp(ev, a)
+			stamped = true
+		}
+		if ref, taken := e.offer(ev, a, wait); taken && at == beforeAck {
+			recorded = append(recorded, record{e, ref})
+		}
+	}
+	if len(recorded) == 0 {
+		return
+	}
+	begin := time.Now()
+	for _, r := range recorded {
+		r.endpoint.awaitSync(r.ref, begin)
+	}
+}
+
+// A publishStage says which endpoints emitPublish is for.
+type publishStage uint8
+
+const (
+	beforeAck  publishStage = iota // those that sync before it
+	afterAck                       // the others
+	unrecorded                     // all, as the first stage was left out
+)
+
+// A record is where an endpoint has an event on disk.
+type record struct {
+	endpoint *endpoint
+	ref      uint64
+}
+
+// stamp gives an event its id, its number if one is wanted, and its time if it
+// has none.
+func (h *Hook) stamp(ev *event, a *active) {
+	if ev.time == 0 {
+		ev.time = time.Now().UnixMilli()
+	}
+	ev.id = newEventID(ev.time)
+	if a.wants&wantSeq != 0 {
+		ev.more().seq = h.seq.Add(1)
+	}
+}
+
+// offer puts an event into the endpoint's queue, see queue.offer, without what
+// only other endpoints want of it.
+func (e *endpoint) offer(ev *event, a *active, wait bool) (ref uint64, taken bool) {
+	if e.wants != a.wants {
+		narrow := ev.only(e.wants)
+		ev = &narrow
+	}
+	return e.queue.offer(ev, wait)
+}
+
+// unknownTopic counts a message whose topic could not be resolved, for every
+// endpoint that has a rule about such events.
+func (h *Hook) unknownTopic(k kind) {
+	a := h.active.Load()
+	if a == nil {
+		return
+	}
+	for _, e := range a.endpoints {
+		if slices.ContainsFunc(e.config.Events, func(r Rule) bool { return kindOf(r.Event) == k }) {
+			e.queue.reject(k, dropUnknownTopic)
+		}
+	}
+}
+
+// Stop ends the hook: it takes no more events, delivers those that wait for as
+// long as Options.DrainTimeout allows, all endpoints in parallel, and returns
+// within a second after that. Events that come later are counted as dropped.
+// The broker calls it from Close; it may be called more than once.
+func (h *Hook) Stop() error {
+	if h.active.Load() == nil {
+		return nil
+	}
+	h.stop.Do(func() {
+		h.mu.Lock()
+		h.stopped.Store(true) // no reload changes anything from here on
+		endpoints, departures := h.active.Load().all(), h.departures
+		h.mu.Unlock()
+		var wg sync.WaitGroup
+		if h.watcher != nil {
+			wg.Go(h.watcher.stop)
+		}
+		for _, e := range endpoints {
+			wg.Go(func() { e.stop(max(h.drain, 0)) })
+		}
+		for _, d := range departures {
+			wg.Go(func() { d.stop(max(h.drain, 0)) })
+		}
+		wg.Wait()
+	})
+	return nil
+}
+
+// Stats returns a snapshot of the counters, each endpoint's consistent in
+// itself. Before Init it has no endpoints; those that a reload has removed stay
+// in it.
+func (h *Hook) Stats() Stats {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := Stats{Endpoints: make(map[string]EndpointStats)}
+	for _, d := range h.departures {
+		s.Endpoints[d.endpoint.config.Name] = d.endpoint.queue.stats()
+	}
+	if a := h.active.Load(); a != nil {
+		for _, e := range a.all() {
+			s.Endpoints[e.config.Name] = e.queue.stats()
+		}
+	}
+	return s
+}
