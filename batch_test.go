@@ -1,0 +1,397 @@
+package webhook
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// batchEndpoint is defaultEndpoint with batches.
+func batchEndpoint(b Batch) Endpoint {
+	c := Endpoint{URL: "http://127.0.0.1/", Batch: b}
+	c.fill(func(field string, err error) { panic(field + " " + err.Error()) })
+	return c
+}
+
+// batchOf returns the payloads in a body, and checks what holds for each batch.
+func batchOf(t *testing.T, c *Endpoint, req *request) (payloads []string) {
+	t.Helper()
+	var items []struct{ Payload, ID string }
+	if err := json.Unmarshal(req.body, &items); err != nil {
+		t.Errorf("body %q: %v", req.body, err)
+	}
+	ids := sha256.New()
+	for _, item := range items {
+		payloads = append(payloads, item.Payload)
+		ids.Write([]byte(item.ID))
+		if len(item.ID) != idLen && !c.Batch.WithoutIDs {
+			t.Errorf("id %q in body %q", item.ID, req.body)
+		}
+	}
+	if want := "batch_" + hex.EncodeToString(ids.Sum(nil))[:32]; string(req.id) != want && !c.Batch.WithoutIDs {
+		t.Errorf("webhook-id %q, want %q", req.id, want)
+	}
+	if len(items) == 0 || len(items) > c.Batch.MaxEvents {
+		t.Errorf("%d events in a batch of at most %d", len(items), c.Batch.MaxEvents)
+	}
+	if len(items) > 1 && int64(len(req.body)) > c.Batch.MaxBytes {
+		t.Errorf("a body of %d bytes, %d are allowed", len(req.body), c.Batch.MaxBytes)
+	}
+	return payloads
+}
+
+// A sent is a batch that arrived.
+type sent struct {
+	at       time.Duration
+	payloads []string
+}
+
+// recordBatches answers batches by answer and records them.
+func recordBatches(t *testing.T, c *Endpoint, answer func(payloads []string) outcome) (*endpoint, func() []sent) {
+	var mu sync.Mutex
+	var got []sent
+	start := time.Now()
+	e := startFake(*c, func(req *request, _ time.Time, _ <-chan struct{}) outcome {
+		payloads := batchOf(t, c, req)
+		mu.Lock()
+		got = append(got, sent{time.Since(start), payloads})
+		mu.Unlock()
+		return answer(payloads)
+	})
+	return e, func() []sent {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(got)
+	}
+}
+
+func accept([]string) outcome { return outcome{status: 200} }
+
+func TestBatchGoesOutFullOrAfterLingering(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := batchEndpoint(Batch{MaxEvents: 4, Linger: 20 * time.Millisecond})
+		e, got := recordBatches(t, &c, accept)
+		offer := func(payloads ...string) {
+			for i, p := range payloads {
+				e.queue.offer(publishOf(fmt.Sprint("c", i), p), false)
+			}
+			synctest.Wait()
+		}
+		offer("a") // 0 ms
+		time.Sleep(5 * time.Millisecond)
+		offer("b") // 5 ms; both go at 20
+		time.Sleep(25 * time.Millisecond)
+		offer("c", "d", "e", "f", "g") // 30 ms: four at once, one at 50
+		time.Sleep(100 * time.Millisecond)
+		want := []sent{
+			{20 * time.Millisecond, []string{"a", "b"}},
+			{30 * time.Millisecond, []string{"c", "d", "e", "f"}},
+			{50 * time.Millisecond, []string{"g"}},
+		}
+		if g := got(); fmt.Sprint(g) != fmt.Sprint(want) {
+			t.Errorf("got %v, want %v", g, want)
+		}
+		e.stop(0)
+	})
+}
+
+func TestBatchOfOneLaneKeepsItsOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := batchEndpoint(Batch{MaxEvents: 10})
+		fail := true
+		e, got := recordBatches(t, &c, func([]string) outcome {
+			if fail {
+				fail = false
+				return outcome{verdict: failed, status: 500}
+			}
+			return outcome{status: 200}
+		})
+		for i := range 25 {
+			e.queue.offer(publishOf("c", fmt.Sprint(i)), false)
+		}
+		time.Sleep(time.Minute)
+		var all []string
+		for _, s := range got()[1:] {
+			all = append(all, s.payloads...)
+		}
+		for i, p := range all {
+			if p != fmt.Sprint(i) {
+				t.Fatalf("got %v", got())
+			}
+		}
+		if s := e.queue.stats(); s.Delivered != 25 || s.Retried != 10 || s.Attempts.Status2xx != 3 {
+			t.Errorf("stats %+v, batches %v", s, got())
+		}
+		e.stop(0)
+	})
+}
+
+func TestRefusedBatchIsSplit(t *testing.T) {
+	for _, status := range []int{400, 413, 415, 422, 501} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := batchEndpoint(Batch{MaxEvents: 100})
+				var delivered []string
+				e, got := recordBatches(t, &c, func(payloads []string) outcome {
+					if slices.ContainsFunc(payloads, func(p string) bool { return strings.HasPrefix(p, "bad") }) {
+						return outcome{verdict: refused, status: status}
+					}
+					delivered = append(delivered, payloads...)
+					return outcome{status: 200}
+				})
+				for i := range 100 {
+					p := fmt.Sprintf("%03d", i)
+					if i == 37 || i == 38 {
+						p = "bad" + p
+					}
+					e.queue.offer(publishOf(fmt.Sprint("c", i%3), p), false)
+				}
+				time.Sleep(time.Second)
+				s := e.queue.stats()
+				checkSum(t, s)
+				if s.Dead != 2 || s.Delivered != 98 || len(delivered) != 98 || s.Retried != 0 {
+					t.Errorf("stats %+v", s)
+				}
+				if n := len(got()); n > 30 {
+					t.Errorf("%d attempts for two refused events of 100", n)
+				}
+				e.stop(0)
+			})
+		})
+	}
+}
+
+func TestFailureWithinASplitKeepsOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := batchEndpoint(Batch{MaxEvents: 8})
+		var delivered []string
+		n := 0
+		e, _ := recordBatches(t, &c, func(payloads []string) outcome {
+			n++
+			switch {
+			case n == 1:
+				return outcome{verdict: refused, status: 413}
+			case n == 2:
+				return outcome{verdict: failed, err: errors.New("reset")}
+			}
+			delivered = append(delivered, payloads...)
+			return outcome{status: 200}
+		})
+		for i := range 8 {
+			e.queue.offer(publishOf("c", fmt.Sprint(i)), false)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got, want := strings.Join(delivered, ""), "01234567"; got != want {
+			t.Errorf("delivered %s, want %s", got, want)
+		}
+		e.stop(0)
+	})
+}
+
+func TestBatchBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := batchEndpoint(Batch{MaxEvents: 1000, MaxBytes: 2000, Linger: time.Second})
+		e, got := recordBatches(t, &c, accept)
+		for i := range 40 {
+			e.queue.offer(publishOf(fmt.Sprint("c", i), strings.Repeat("x", 10*i)), false)
+		}
+		e.queue.offer(publishOf("large", strings.Repeat("y", 5000)), false)
+		synctest.Wait()
+		if len(got()) == 0 {
+			t.Error("full batches wait for the lingering")
+		}
+		time.Sleep(10 * time.Second)
+		for _, s := range got() {
+			if n := len(s.payloads); n > 1 && slices.Contains(s.payloads, strings.Repeat("y", 5000)) {
+				t.Errorf("the event that is too large for a batch is in one of %d", n)
+			}
+		}
+		if s := e.queue.stats(); s.Delivered != 41 || s.Attempts.Status2xx > 20 {
+			t.Errorf("stats %+v", s)
+		}
+		e.stop(0)
+	})
+}
+
+func TestStopFlushesBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := batchEndpoint(Batch{Linger: time.Minute})
+		e, got := recordBatches(t, &c, accept)
+		e.queue.offer(publishOf("c", "x"), false)
+		synctest.Wait()
+		start := time.Now()
+		e.stop(5 * time.Second)
+		if took := time.Since(start); took != 0 || len(got()) != 1 {
+			t.Errorf("stop took %v, sent %v", took, got())
+		}
+	})
+}
+
+func TestBatchesGrowWithLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := batchEndpoint(Batch{MaxEvents: 50})
+		e, got := recordBatches(t, &c, accept)
+		for i := range 10000 {
+			e.queue.offer(publishOf(fmt.Sprint("c", i%500), "x"), false)
+			if i%100 == 0 {
+				synctest.Wait()
+			}
+		}
+		time.Sleep(time.Second)
+		if n := len(got()); n > 250 {
+			t.Errorf("10000 events in %d batches of at most 50", n)
+		}
+		if s := e.queue.stats(); s.Delivered != 10000 {
+			t.Errorf("stats %+v", s)
+		}
+		e.stop(0)
+	})
+}
+
+func TestBatchWithoutIDs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := batchEndpoint(Batch{WithoutIDs: true})
+		var body string
+		e := startFake(c, func(req *request, _ time.Time, _ <-chan struct{}) outcome {
+			body = string(req.body)
+			return outcome{status: 200}
+		})
+		ev := publishOf("c", "x")
+		e.queue.offer(ev, false)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if want := "[" + string(appendBody(nil, ev, Plain)) + "]"; body != want {
+			t.Errorf("body %s, want %s", body, want)
+		}
+		e.stop(0)
+	})
+}
+
+// TestBatchOrderAndCounters is TestOrderAndCounters with batches: random
+// traffic, random answers, and what must always hold.
+func TestBatchOrderAndCounters(t *testing.T) {
+	for seed := range uint64(20) {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rnd := rand.New(rand.NewPCG(seed, 2))
+				c := batchEndpoint(Batch{
+					MaxEvents: 1 + rnd.IntN(30), MaxBytes: int64(500 + rnd.IntN(5000)),
+					Linger: time.Duration(1+rnd.IntN(50)) * time.Millisecond,
+				})
+				c.PoolSize = 1 + rnd.IntN(8)
+				c.Queue.Capacity = 50 + rnd.IntN(200)
+				c.Queue.Overflow = []Overflow{DropOldest, DropNewest, Block}[rnd.IntN(3)]
+				c.Retry.MaxAge = time.Duration(5+rnd.IntN(60)) * time.Second
+				var mu sync.Mutex
+				lastDone := make(map[string]int) // by client, the last delivered
+				busy := make(map[string]bool)
+				seen := 0
+				e := startFake(c, func(req *request, _ time.Time, _ <-chan struct{}) outcome {
+					last := make(map[string]int)
+					bad := false
+					mu.Lock()
+					for _, p := range batchOf(t, &c, req) {
+						var client string
+						var n int
+						if _, err := fmt.Sscanf(p, "%s %d", &client, &n); err != nil {
+							t.Errorf("payload %q: %v", p, err)
+						}
+						if _, again := last[client]; !again && busy[client] {
+							t.Errorf("two attempts in flight for %s", client)
+						}
+						busy[client] = true
+						if n <= lastDone[client] || n <= last[client] {
+							t.Errorf("%s: %d attempted after %d was delivered and %d before it", client, n, lastDone[client], last[client])
+						}
+						last[client] = n
+						bad = bad || n%17 == 0
+					}
+					mu.Unlock()
+					pick, nap := rand.IntN(10), time.Duration(rand.IntN(100))*time.Millisecond
+					time.Sleep(nap)
+					mu.Lock()
+					defer mu.Unlock()
+					for client := range last {
+						busy[client] = false
+					}
+					switch {
+					case pick == 0:
+						return outcome{verdict: failed, status: 500}
+					case pick == 1:
+						return outcome{verdict: failed, err: errors.New("reset")}
+					case pick == 2:
+						return outcome{verdict: paused, status: 429, retryAfter: time.Second}
+					case bad:
+						return outcome{verdict: refused, status: 400}
+					}
+					for client, n := range last {
+						lastDone[client] = n
+					}
+					seen += strings.Count(string(req.body), `"action"`)
+					return outcome{status: 200}
+				})
+				next := make(map[string]int)
+				for range 3000 {
+					client := fmt.Sprint("c", rnd.IntN(40))
+					next[client]++
+					e.queue.offer(publishOf(client, fmt.Sprintf("%s %d", client, next[client])), rnd.IntN(2) == 0)
+					checkSum(t, e.queue.stats())
+					synctest.Wait() // the clock may have something due now
+					checkQueue(t, e.queue)
+					time.Sleep(time.Duration(rnd.IntN(30)) * time.Millisecond)
+				}
+				e.stop(5 * time.Second)
+				s := e.queue.stats()
+				checkSum(t, s)
+				checkQueue(t, e.queue)
+				if int(s.Delivered) != seen || s.Waiting != 0 || s.InFlight != 0 || s.Offered != 3000 {
+					t.Errorf("%d delivered, stats %+v", seen, s)
+				}
+				if n := len(e.queue.byKey); n != 0 {
+					t.Errorf("%d lanes left behind", n)
+				}
+				if b := e.queue.batching; b.ready != 0 || b.claims != 0 {
+					t.Errorf("%d ready, %d claims left behind", b.ready, b.claims)
+				}
+			})
+		})
+	}
+}
+
+func TestBatchSettings(t *testing.T) {
+	for text, want := range map[string]Batch{
+		``:                             {},
+		`batch {}`:                     {MaxEvents: 100, MaxBytes: 256 << 10, Linger: 5 * time.Millisecond},
+		`batch { ids = true }`:         {MaxEvents: 100, MaxBytes: 256 << 10, Linger: 5 * time.Millisecond},
+		`batch { ids = false }`:        {MaxEvents: 100, MaxBytes: 256 << 10, Linger: 5 * time.Millisecond, WithoutIDs: true},
+		`batch.max_events = 10`:        {MaxEvents: 10, MaxBytes: 256 << 10, Linger: 5 * time.Millisecond},
+		`batch { linger = -1 }`:        {MaxEvents: 100, MaxBytes: 256 << 10, Linger: -1},
+		`batch { linger = "1s" }`:      {MaxEvents: 100, MaxBytes: 256 << 10, Linger: time.Second},
+		`batch { max_bytes = "1MiB" }`: {MaxEvents: 100, MaxBytes: 1 << 20, Linger: 5 * time.Millisecond},
+	} {
+		t.Run(text, func(t *testing.T) {
+			c, err := Parse([]byte("webhook {\nurl = \"http://h/\"\nevents = [{ event = \"on_message_publish\" }]\n"+text+"\n}\n"), "f.hcl")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := c.Endpoints[0].Batch; got != want {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+		})
+	}
+	for _, text := range []string{`batch { max_events = 0 }`, `batch { max_bytes = 0 }`, `batch { linger = 0 }`, `batch { size = 1 }`, `batch = 5`, `compression = "zip"`} {
+		if _, err := Parse([]byte("webhook {\nurl = \"http://h/\"\nevents = [{ event = \"on_message_publish\" }]\n"+text+"\n}\n"), "f.hcl"); err == nil {
+			t.Errorf("%s: no error", text)
+		}
+	}
+}

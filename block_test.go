@@ -1,0 +1,85 @@
+package webhook
+
+import (
+	"bytes"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestBlockWakesAllThatFit has many publishes wait for one large event to
+// leave: all of them come in then, not only the first.
+func TestBlockWakesAllThatFit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := defaultEndpoint()
+		c.PoolSize, c.Queue.Overflow, c.Queue.MaxBytes = 1, Block, 4096
+		e := startFake(c, func(*request, time.Time, <-chan struct{}) outcome {
+			time.Sleep(300 * time.Millisecond)
+			return outcome{status: 200}
+		})
+		e.queue.offer(publishOf("first", "x"), false) // in flight
+		synctest.Wait()
+		e.queue.offer(publishOf("large", string(bytes.Repeat([]byte{'x'}, 4000))), false) // fills the queue
+		var wg sync.WaitGroup
+		t0 := time.Now()
+		for range 10 {
+			wg.Go(func() {
+				if _, taken := e.queue.offer(publishOf("small", "x"), true); !taken {
+					t.Error("dropped although there was room")
+				}
+				if d := time.Since(t0); d != 300*time.Millisecond {
+					t.Errorf("came in after %v, want 300ms", d)
+				}
+			})
+		}
+		wg.Wait()
+		e.stop(time.Minute)
+		s := e.queue.stats()
+		checkSum(t, s)
+		if s.Delivered != 12 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+// TestBlockComesInInOrder has a publish that needs much room wait before those
+// that need little: it keeps its place until its time is over.
+func TestBlockComesInInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := defaultEndpoint()
+		c.PoolSize, c.Queue.Overflow, c.Queue.MaxBytes = 1, Block, 4096
+		release := make(chan struct{})
+		e := startFake(c, func(*request, time.Time, <-chan struct{}) outcome {
+			<-release
+			return outcome{status: 200}
+		})
+		e.queue.offer(publishOf("c", "x"), false)
+		synctest.Wait()
+		half := string(bytes.Repeat([]byte{'x'}, 1950))
+		e.queue.offer(publishOf("c", half), false)
+		e.queue.offer(publishOf("c", half), false)
+		var wg sync.WaitGroup
+		took := make([]time.Duration, 2)
+		t0 := time.Now()
+		for i, payload := range []string{half + half, "x"} {
+			wg.Go(func() {
+				e.queue.offer(publishOf("late", payload), true)
+				took[i] = time.Since(t0)
+			})
+			synctest.Wait()
+		}
+		time.Sleep(100 * time.Millisecond)
+		release <- struct{}{} // one of the halves goes into flight: room for the small one only
+		wg.Wait()
+		if took[0] != time.Second || took[1] != time.Second {
+			t.Errorf("the large one came in or was dropped after %v, want 1s; the small one behind it after %v, want 1s", took[0], took[1])
+		}
+		if s := e.queue.stats(); s.Dropped["queue_full"] != 1 {
+			t.Errorf("stats %+v", s)
+		}
+		close(release)
+		e.stop(time.Minute)
+		checkSum(t, e.queue.stats())
+	})
+}

@@ -1,0 +1,168 @@
+package webhook
+
+import (
+	"container/heap"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+const (
+	// idleTimeout is how long an unused connection is kept: below the 60 s
+	// after which common proxies and servers close theirs.
+	idleTimeout = 50 * time.Second
+
+	// dropLogInterval is the least time between two log lines about drops.
+	dropLogInterval = 10 * time.Second
+
+	// mostExpired bounds the events that are given up under one hold of the
+	// queue's lock.
+	mostExpired = 256
+)
+
+// A clock does what time makes due in a queue: ends backoffs and pauses, lets
+// probes out, gives up events that are too old, closes idle connections, sums
+// up drops. One goroutine runs it, from the endpoint's start to its stop.
+type clock struct {
+	queue  *queue
+	log    *slog.Logger
+	stop   chan struct{}
+	ended  sync.WaitGroup
+	giveUp func([]job) // ends expired events; the queue's lock guards it
+
+	jobs       []job
+	buf        []byte
+	dropLogged time.Time
+	logged     [dropReasons]uint64
+}
+
+func (c *clock) run() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-c.stop:
+			return
+		case <-c.queue.kick:
+		case <-timer.C:
+		}
+		timer.Reset(c.tick(time.Now()))
+	}
+}
+
+// tick does what is due and returns how long nothing else will be, unless the
+// clock is kicked.
+func (c *clock) tick(now time.Time) time.Duration {
+	q := c.queue
+	q.mu.Lock()
+	next := q.wakeDue()
+	next = min(next, q.reapIdle(now))
+	next = min(next, c.expire(now))
+	drops, again := c.sumUpDrops(now)
+	next = min(next, again)
+	q.dispatch()
+	next = min(next, q.lingering(now))
+	giveUp := c.giveUp
+	q.mu.Unlock()
+	if len(drops) > 0 {
+		c.log.Warn("events dropped", drops...)
+	}
+	if len(c.jobs) > 0 {
+		giveUp(c.jobs)
+		return 0 // there may be more
+	}
+	return next
+}
+
+// kickClock makes the clock look again at what is due.
+func (q *queue) kickClock() {
+	select {
+	case q.kick <- struct{}{}:
+	default:
+	}
+}
+
+// wakeDue ends the backoffs that are over and returns when the next one, or
+// the gate, is due.
+func (q *queue) wakeDue() time.Duration {
+	next, now := int64(time.Hour), q.gate.now()
+	for len(q.backoff.at) > 0 {
+		at := q.backoff.at[0]
+		l := q.lanes.at(at)
+		if l.readyAt > now {
+			next = l.readyAt - now
+			break
+		}
+		heap.Pop(&q.backoff)
+		q.pushReady(at)
+	}
+	if due, ok := q.gate.due(); ok && due > now {
+		next = min(next, due-now)
+	}
+	return time.Duration(next)
+}
+
+// reapIdle tells workers that have been idle for long to close their
+// connection.
+func (q *queue) reapIdle(now time.Time) time.Duration {
+	next := idleTimeout
+	kept := q.idle[:0]
+	for _, w := range q.idle {
+		left := idleTimeout - now.Sub(w.idleSince)
+		if w.warm && left <= 0 {
+			w.warm, w.closeIdle = false, true
+			w.wake <- struct{}{}
+			continue
+		}
+		if w.warm {
+			next = min(next, left)
+		}
+		kept = append(kept, w)
+	}
+	clear(q.idle[len(kept):])
+	q.idle = kept
+	return next
+}
+
+// expire takes the events that are too old into c.jobs.
+func (c *clock) expire(now time.Time) time.Duration {
+	q := c.queue
+	c.jobs, c.buf = c.jobs[:0], c.buf[:0]
+	maxAge := q.limits.retry.MaxAge
+	if maxAge < 0 {
+		return time.Hour
+	}
+	for len(c.jobs) < mostExpired {
+		at := q.age.oldestWaiting(&q.entries)
+		if at == 0 {
+			return maxAge // what comes now will not be due before
+		}
+		e := q.entries.at(at)
+		if left := maxAge - now.Sub(time.UnixMilli(e.born)); left > 0 {
+			return left
+		}
+		q.takeHead(e.lane)
+		c.jobs, c.buf = q.begin(c.jobs, c.buf, at)
+	}
+	return 0
+}
+
+// sumUpDrops returns how many events were dropped since the last time, as
+// attributes of a log line, or nothing and when to ask again.
+func (c *clock) sumUpDrops(now time.Time) ([]any, time.Duration) {
+	q := c.queue
+	if q.unlogged == 0 {
+		return nil, time.Hour
+	}
+	if wait := dropLogInterval - now.Sub(c.dropLogged); wait > 0 {
+		return nil, wait
+	}
+	var attrs []any
+	for r, n := range q.counters.dropped {
+		if n > c.logged[r] {
+			attrs = append(attrs, dropNames[r], n-c.logged[r])
+		}
+	}
+	c.logged, c.dropLogged, q.unlogged = q.counters.dropped, now, 0
+	return attrs, time.Hour
+}

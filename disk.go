@@ -1,0 +1,140 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/mochi-hooks/webhook/internal/spool"
+)
+
+// A disk is the store of a disk queue.
+type disk struct {
+	spool *spool.Spool
+	await func(ctx context.Context, ref uint64) error // until a record is synced
+}
+
+// openDisk opens an endpoint's spool and puts the events that are left there
+// from an earlier run into the queue, whose store it becomes.
+func openDisk(q *queue, config *Endpoint, log *slog.Logger) (*disk, error) {
+	c := &config.Queue
+	opts := spool.Options{MaxBytes: c.MaxBytes, Sync: c.Sync, Notify: func(err error) {
+		if err != nil {
+			log.Warn("queue cannot be written, events are kept in memory as far as there is room", "error", err)
+		} else {
+			log.Info("queue can be written again")
+		}
+	}}
+	switch c.Sync {
+	case SyncAlways:
+		opts.Sync = spool.Always
+	case SyncNever:
+		opts.Sync = spool.Never
+	}
+	d := new(disk)
+	q.store = d
+	var corrupt []spool.Ref
+	s, found, err := spool.Open(filepath.Join(c.Dir, config.Name), opts, func(ref spool.Ref, rec []byte) {
+		var ev event
+		q.counters.recovered++
+		if decodeRecord(rec, &ev) != nil {
+			corrupt = append(corrupt, ref)
+			return
+		}
+		q.add(&ev, ev.laneKey(q.seed), uint64(ref), len(rec))
+	})
+	switch {
+	case errors.Is(err, spool.ErrLocked):
+		return nil, fmt.Errorf("queue: %s is in use by another process or endpoint", filepath.Join(c.Dir, config.Name))
+	case err != nil:
+		return nil, fmt.Errorf("queue: %w", err)
+	}
+	for _, ref := range corrupt {
+		s.Done(ref)
+	}
+	d.spool = s
+	d.await = func(ctx context.Context, ref uint64) error { return s.Wait(ctx, spool.Ref(ref)) }
+	if found.Records > 0 || found.TornBytes > 0 {
+		log.Info("events recovered", "count", found.Records-len(corrupt), "torn_bytes", found.TornBytes)
+	}
+	lost := found.Lost + len(corrupt)
+	if lost > 0 {
+		log.Warn("damaged events in the queue, skipped", "count", lost)
+	}
+	q.counters.recovered += uint64(found.Lost)
+	q.counters.events[0].Dropped += uint64(lost)
+	q.counters.dropped[dropCorrupt] += uint64(lost)
+	for _, err := range found.Unreadable {
+		log.Warn("part of the queue cannot be read", "error", err)
+	}
+	return d, nil
+}
+
+func (d *disk) put(rec []byte) (uint64, dropReason) {
+	ref, err := d.spool.Append(rec)
+	switch {
+	case err == nil:
+		return uint64(ref), keep
+	case errors.Is(err, spool.ErrFull):
+		return 0, dropQueueFull
+	case errors.Is(err, spool.ErrTooLarge):
+		return 0, dropTooLarge
+	}
+	return 0, dropDisk
+}
+
+func (d *disk) load(buf []byte, _ uint64, _ int) (rec, grown []byte) { return nil, buf }
+
+func (d *disk) fetch(buf []byte, ref uint64) ([]byte, error) {
+	return d.spool.Read(spool.Ref(ref), buf)
+}
+
+func (d *disk) remove(ref uint64) { d.spool.Done(spool.Ref(ref)) }
+
+// cost is about what a record takes of its segment.
+func (d *disk) cost(size int) int64 { return int64(size+16+7)&^7 + 8 }
+
+// resize changes queue.max_bytes.
+func (d *disk) resize(maxBytes int64) { d.spool.SetMaxBytes(maxBytes) }
+
+// wait waits until a record is synced, until the deadline. It reports whether
+// it is.
+func (d *disk) wait(ref uint64, deadline time.Time) bool {
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
+	return d.await(ctx, ref) == nil
+}
+
+// isGone reports whether a record that fetch failed to read will not come back.
+func isGone(err error) bool {
+	return errors.Is(err, spool.ErrCorrupt) || errors.Is(err, spool.ErrNotFound)
+}
+
+// warnOfOtherSpools tells of queues that no endpoint works on: their endpoints
+// have been renamed or taken out of the configuration.
+func warnOfOtherSpools(endpoints []Endpoint, log *slog.Logger) {
+	var bases []string
+	for i := range endpoints {
+		if q := &endpoints[i].Queue; q.Type == DiskQueue && !slices.Contains(bases, q.Dir) {
+			bases = append(bases, q.Dir)
+		}
+	}
+	for _, base := range bases {
+		names, err := spool.Spools(base)
+		if err != nil {
+			log.Warn("cannot look for queues", "error", err)
+		}
+		for _, name := range names {
+			used := func(c Endpoint) bool {
+				return c.Queue.Type == DiskQueue && c.Queue.Dir == base && c.Name == name
+			}
+			if !slices.ContainsFunc(endpoints, used) {
+				log.Warn("queue of no configured endpoint", "dir", filepath.Join(base, name))
+			}
+		}
+	}
+}

@@ -1,0 +1,431 @@
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+)
+
+// A logLines keeps what is logged, for a test to look at.
+type logLines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logLines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logLines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *logLines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
+// diskConfig is the configuration of one endpoint with a disk queue.
+func diskConfig(dir string, change func(*Endpoint)) *Config {
+	c := Endpoint{
+		Name: "audit", URL: "http://127.0.0.1:1/", Events: []Rule{{Event: OnMessagePublish}},
+		Queue: Queue{Type: DiskQueue, Dir: dir},
+	}
+	if change != nil {
+		change(&c)
+	}
+	return &Config{Endpoints: []Endpoint{c}}
+}
+
+// startDisk starts a hook with a disk queue.
+func startDisk(t testing.TB, cfg *Config, opts Options, log *slog.Logger) *Hook {
+	t.Helper()
+	h := new(Hook)
+	h.Log = log
+	opts.Config = cfg
+	if err := h.Init(&opts); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = h.Stop() })
+	return h
+}
+
+// unreachable is a transport that fails until the request is given up.
+var unreachable = roundTripFunc(func(r *http.Request) (*http.Response, error) {
+	<-r.Context().Done()
+	return nil, r.Context().Err()
+})
+
+// collector answers 200 and keeps what came.
+type collector struct {
+	mu     sync.Mutex
+	ids    []string
+	bodies []string
+	more   chan struct{} // holds one: there is something new
+}
+
+func newCollector() *collector { return &collector{more: make(chan struct{}, 1)} }
+
+func (c *collector) RoundTrip(r *http.Request) (*http.Response, error) {
+	var b bytes.Buffer
+	_, _ = b.ReadFrom(r.Body)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ids = append(c.ids, map[string][]string(r.Header)["webhook-id"][0])
+	c.bodies = append(c.bodies, b.String())
+	select {
+	case c.more <- struct{}{}:
+	default:
+	}
+	return answer(200)
+}
+
+// wait waits until n requests have come.
+func (c *collector) wait(t testing.TB, n int) {
+	t.Helper()
+	late := time.After(rawTimeout)
+	for {
+		c.mu.Lock()
+		got := len(c.ids)
+		c.mu.Unlock()
+		if got >= n {
+			return
+		}
+		select {
+		case <-c.more:
+		case <-late:
+			t.Fatalf("%d requests came, want %d", got, n)
+		}
+	}
+}
+
+// TestDiskSurvivesRestarts fills a queue over several runs of a broker whose
+// endpoint is down, and lets it go: ids are the old ones, lanes in order.
+func TestDiskSurvivesRestarts(t *testing.T) {
+	dir := t.TempDir()
+	ids := make(map[string]string) // by payload
+	const runs, each = 3, 200
+	for run := range runs {
+		h := startDisk(t, diskConfig(dir, nil), Options{Transport: unreachable, DrainTimeout: -1}, slog.New(slog.DiscardHandler))
+		if s := statsOf(t, h); int(s.Recovered) != run*each {
+			t.Fatalf("run %d: %d recovered, want %d", run, s.Recovered, run*each)
+		}
+		for i := range each {
+			payload := fmt.Sprintf("c%d %d", i%7, run*each+i)
+			ev := publishOf(fmt.Sprint("c", i%7), payload)
+			h.emit(ev)
+			ids[payload] = ev.id.String()
+		}
+		_ = h.Stop()
+	}
+	got := newCollector()
+	h := startDisk(t, diskConfig(dir, nil), Options{Transport: got}, slog.New(slog.DiscardHandler))
+	got.wait(t, runs*each)
+	_ = h.Stop()
+	if s := statsOf(t, h); s.Recovered != runs*each || s.Delivered != runs*each {
+		t.Errorf("stats %+v", s)
+	}
+	last := make(map[string]int)
+	for i, body := range got.bodies {
+		payload := payloadOf([]byte(body))
+		if got.ids[i] != ids[payload] {
+			t.Errorf("%s: id %s, was %s", payload, got.ids[i], ids[payload])
+		}
+		var client string
+		n := 0
+		_, _ = fmt.Sscanf(payload, "%s %d", &client, &n)
+		if n < last[client] {
+			t.Errorf("%s: %d came after %d", client, n, last[client])
+		}
+		last[client] = n
+	}
+	h = startDisk(t, diskConfig(dir, nil), Options{Transport: got}, slog.New(slog.DiscardHandler))
+	if s := statsOf(t, h); s.Recovered != 0 {
+		t.Errorf("after everything was delivered: %+v", s)
+	}
+}
+
+func TestDiskFolder(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a", "b")
+	h := startDisk(t, diskConfig(dir, nil), Options{Transport: unreachable, DrainTimeout: -1}, slog.New(slog.DiscardHandler))
+	h.emit(publishOf("c", "x"))
+	t.Run("in use", func(t *testing.T) {
+		second := new(Hook)
+		err := second.Init(&Options{Config: diskConfig(dir, nil), Transport: unreachable})
+		if err == nil || !strings.Contains(err.Error(), filepath.Join(dir, "audit")) || !strings.Contains(err.Error(), "in use") {
+			t.Errorf("got %v, want an error that names the folder", err)
+		}
+	})
+	_ = h.Stop()
+	t.Run("modes", func(t *testing.T) {
+		_ = filepath.WalkDir(filepath.Join(dir, "audit"), func(path string, d os.DirEntry, err error) error {
+			if err != nil {
+				t.Fatal(err)
+			}
+			info, _ := d.Info()
+			want := os.FileMode(0o600)
+			if d.IsDir() {
+				want = 0o700
+			}
+			if info.Mode().Perm() != want {
+				t.Errorf("%s: mode %v, want %v", path, info.Mode().Perm(), want)
+			}
+			return nil
+		})
+	})
+	t.Run("others are reported", func(t *testing.T) {
+		var log logLines
+		h := startDisk(t, diskConfig(dir, func(e *Endpoint) { e.Name = "renamed" }), Options{Transport: unreachable, DrainTimeout: -1}, log.logger())
+		_ = h.Stop()
+		if got := log.String(); strings.Count(got, "queue of no configured endpoint") != 1 || !strings.Contains(got, filepath.Join(dir, "audit")) {
+			t.Errorf("log:\n%s", got)
+		}
+	})
+	t.Run("unusable", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := new(Hook).Init(&Options{Config: diskConfig(file, nil), Transport: unreachable})
+		if err == nil || !strings.HasPrefix(err.Error(), "webhook: ") || !strings.Contains(err.Error(), file) {
+			t.Errorf("got %v, want an error that names %s", err, file)
+		}
+	})
+}
+
+// TestDiskCorruptRecord flips a bit in one of several records.
+func TestDiskCorruptRecord(t *testing.T) {
+	dir := t.TempDir()
+	h := startDisk(t, diskConfig(dir, nil), Options{Transport: unreachable, DrainTimeout: -1}, slog.New(slog.DiscardHandler))
+	for i := range 5 {
+		h.emit(publishOf("c", fmt.Sprint("payload-", i)))
+	}
+	_ = h.Stop()
+	files, _ := filepath.Glob(filepath.Join(dir, "audit", "*.log"))
+	found := false
+	for _, name := range files {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i := bytes.Index(b, []byte("payload-2")); i >= 0 {
+			found = true
+			b[i] ^= 1
+			if err := os.WriteFile(name, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if !found {
+		t.Fatal("the record is in no file")
+	}
+	var log logLines
+	got := newCollector()
+	h = startDisk(t, diskConfig(dir, nil), Options{Transport: got}, log.logger())
+	got.wait(t, 4)
+	_ = h.Stop()
+	if s := statsOf(t, h); s.Recovered != 5 || s.Delivered != 4 || s.Dropped["corrupt"] != 1 {
+		t.Errorf("stats %+v", s)
+	}
+	if !strings.Contains(log.String(), "damaged events") {
+		t.Errorf("log:\n%s", log.String())
+	}
+}
+
+// TestDiskOverflow fills disk queues whose endpoint is down.
+func TestDiskOverflow(t *testing.T) {
+	const size, maxBytes = 4000, 1 << 20
+	for _, policy := range []Overflow{DropNewest, DropOldest, Block} {
+		t.Run(string(policy), func(t *testing.T) {
+			dir := t.TempDir()
+			cfg := diskConfig(dir, func(e *Endpoint) {
+				e.Queue.MaxBytes, e.Queue.Overflow, e.Queue.BlockTimeout = maxBytes, policy, time.Millisecond
+				e.PoolSize = 1
+			})
+			h := startDisk(t, cfg, Options{Transport: unreachable, DrainTimeout: -1}, slog.New(slog.DiscardHandler))
+			const n = 1000
+			for i := range n {
+				ev := publishOf("c", fmt.Sprintf("%d %s", i, strings.Repeat("x", size)))
+				h.active.Load().endpoints[0].queue.offer(ev, i%100 == 0)
+			}
+			s := statsOf(t, h)
+			// What is done leaves the folder behind time, so in a burst
+			// dropping old events may not make room at once.
+			if s.Waiting < maxBytes/size/5 || policy != DropOldest && s.Waiting < maxBytes/size*7/10 || s.WaitingBytes > maxBytes || s.Dropped["queue_full"] == 0 {
+				t.Errorf("stats %+v", s)
+			}
+			_ = h.Stop()
+			got := newCollector()
+			h = startDisk(t, cfg, Options{Transport: got, DrainTimeout: rawTimeout}, slog.New(slog.DiscardHandler))
+			_ = h.Stop()
+			// The first one was in flight, which is never dropped.
+			second, _, _ := strings.Cut(payloadOf([]byte(got.bodies[1])), " ")
+			if (policy == DropOldest) == (second == "1") {
+				t.Errorf("%s follows the first event", second)
+			}
+			if s := statsOf(t, h); s.Delivered == 0 || s.Delivered != s.Recovered {
+				t.Errorf("after the restart: %+v", s)
+			}
+		})
+	}
+}
+
+func TestDiskTooLarge(t *testing.T) {
+	h := startDisk(t, diskConfig(t.TempDir(), func(e *Endpoint) { e.Queue.MaxBytes = 1 << 20 }),
+		Options{Transport: unreachable, DrainTimeout: -1}, slog.New(slog.DiscardHandler))
+	h.emit(publishOf("c", strings.Repeat("x", 2<<20)))
+	if s := statsOf(t, h); s.Dropped["too_large"] != 1 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
+// TestDiskFails takes a queue's folder away: events are dropped and counted when
+// there is no more room in memory, and the log has one line when that begins.
+func TestDiskFails(t *testing.T) {
+	dir := t.TempDir()
+	var log logLines
+	h := startDisk(t, diskConfig(dir, func(e *Endpoint) { e.Queue.MaxBytes = 1 << 30 }), Options{Transport: unreachable, DrainTimeout: -1}, log.logger())
+	if err := os.RemoveAll(filepath.Join(dir, "audit")); err != nil {
+		t.Skip(err)
+	}
+	payload := strings.Repeat("x", 1<<20)
+	for i := range 40 {
+		h.emit(publishOf(fmt.Sprint(i), payload))
+	}
+	s := statsOf(t, h)
+	if s.Dropped["disk_error"] == 0 || s.Waiting+s.InFlight == 0 {
+		t.Errorf("stats %+v", s)
+	}
+	begin := time.Now()
+	_ = h.Stop()
+	if took := time.Since(begin); took > time.Second {
+		t.Errorf("Stop took %v", took)
+	}
+	if n := strings.Count(log.String(), "queue cannot be written"); n != 1 {
+		t.Errorf("%d warnings, want 1:\n%s", n, log.String())
+	}
+}
+
+// TestSyncAlways sends messages of each kind through a synced and an unsynced
+// endpoint: both get each once.
+func TestSyncAlways(t *testing.T) {
+	got := newCollector()
+	plain := newCollector()
+	cfg := diskConfig(t.TempDir(), func(e *Endpoint) { e.Queue.Sync, e.Queue.BlockTimeout = SyncAlways, rawTimeout })
+	cfg.Endpoints = append(cfg.Endpoints, Endpoint{Name: "plain", URL: "http://127.0.0.1:2/", Events: cfg.Endpoints[0].Events})
+	h := new(Hook)
+	b := startBroker(t, 0, addLater)
+	byURL := roundTripFunc(func(r *http.Request) (*http.Response, error) {
+		if r.URL.Port() == "2" {
+			return plain.RoundTrip(r)
+		}
+		return got.RoundTrip(r)
+	})
+	if err := b.server.AddHook(h, &Options{Config: cfg, Transport: byURL}); err != nil {
+		t.Fatal(err)
+	}
+	cl := mustConnect(t, b.addr, rawConnect{ID: "c"})
+	for qos := range byte(3) {
+		cl.publish("a", fmt.Sprint("qos", qos), qos, false)
+	}
+	cl.publish("failing", "failing", 1, false) // an earlier hook fails: the broker goes on all the same
+	cl.publish("ignored", "ignored", 1, false)
+	if err := b.server.Publish("a", []byte("inline"), false, 1); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"failing", "inline", "qos0", "qos1", "qos2"}
+	for _, c := range []*collector{got, plain} {
+		c.wait(t, len(want))
+		c.mu.Lock()
+		var payloads []string
+		for _, body := range c.bodies {
+			payloads = append(payloads, payloadOf([]byte(body)))
+		}
+		c.mu.Unlock()
+		slices.Sort(payloads)
+		if !slices.Equal(payloads, want) {
+			t.Errorf("got %q, want each once: %q", payloads, want)
+		}
+	}
+	if s := h.Stats().Endpoints["audit"]; s.SyncLate != 0 {
+		t.Errorf("stats %+v", s)
+	}
+	cl.fin()
+	b.awaitGone(t)
+	_ = h.Stop()
+}
+
+// TestSyncLate has a disk that does not come to syncing: an acknowledgement goes
+// out after the block timeout, and only that of a network client's QoS 1 or 2.
+func TestSyncLate(t *testing.T) {
+	dir := t.TempDir()
+	b := startBroker(t, 0, addLater)
+	h := new(Hook)
+	const block = 300 * time.Millisecond
+	cfg := diskConfig(dir, func(e *Endpoint) { e.Queue.Sync, e.Queue.BlockTimeout = SyncAlways, block })
+	second := cfg.Endpoints[0]
+	second.Name = "second"
+	cfg.Endpoints = append(cfg.Endpoints, second)
+	if err := b.server.AddHook(h, &Options{Config: cfg, Transport: unreachable, DrainTimeout: -1}); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range h.active.Load().endpoints {
+		e.disk.await = func(ctx context.Context, _ uint64) error { <-ctx.Done(); return ctx.Err() }
+	}
+	cl := mustConnect(t, b.addr, rawConnect{ID: "c", Will: &rawWill{Topic: "w", Payload: "w", QoS: 1}})
+	took := func(f func()) time.Duration {
+		begin := time.Now()
+		f()
+		return time.Since(begin)
+	}
+	for qos := range byte(3) {
+		d := took(func() { cl.publish("a", "x", qos, false); cl.ping() })
+		if late := d >= block; late != (qos > 0) || d >= 2*block {
+			t.Errorf("QoS %d: acknowledged after %v, block timeout %v", qos, d, block)
+		}
+	}
+	if d := took(func() { _ = b.server.Publish("a", []byte("x"), false, 1) }); d >= block {
+		t.Errorf("an inline publish took %v", d)
+	}
+	cl.rst()
+	b.awaitGone(t)
+	for name, s := range h.Stats().Endpoints {
+		checkSum(t, s)
+		if s.SyncLate != 2 {
+			t.Errorf("%s: stats %+v", name, s)
+		}
+	}
+	_ = h.Stop()
+}
+
+func TestProvidesOnPublishOnlyForSync(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*Endpoint)
+		want   bool
+	}{
+		"always":            {func(e *Endpoint) { e.Queue.Sync = SyncAlways }, true},
+		"interval":          {func(*Endpoint) {}, false},
+		"never":             {func(e *Endpoint) { e.Queue.Sync = SyncNever }, false},
+		"memory":            {func(e *Endpoint) { e.Queue = Queue{} }, false},
+		"no publish events": {func(e *Endpoint) { e.Queue.Sync = SyncAlways; e.Events = []Rule{{Event: OnClientConnack}} }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := startDisk(t, diskConfig(t.TempDir(), c.change), Options{Transport: unreachable, DrainTimeout: -1}, slog.New(slog.DiscardHandler))
+			if got := h.Provides(mqtt.OnPublish); got != c.want {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,181 @@
+package webhook
+
+import (
+	"slices"
+	"time"
+)
+
+// A job is an entry that a worker has taken.
+type job struct {
+	entry    uint32
+	lane     uint32 // 0 for one that was taken out of its lane to be given up
+	born     int64  // when the event happened, Unix milliseconds
+	ref      uint64 // in the store
+	rec      []byte // the event's record, good until the job is settled; nil: fetch it first
+	attempts int    // before this one, that got an HTTP status
+	tries    int    // before this one
+	result   result // how it ended
+}
+
+// dispatch wakes idle workers for the lanes that may go out now.
+func (q *queue) dispatch() {
+	for len(q.idle) > 0 && q.ready.head != 0 && q.admits() && q.due() {
+		w := q.idle[len(q.idle)-1]
+		q.idle = q.idle[:len(q.idle)-1]
+		q.hold(w)
+		w.wake <- struct{}{}
+	}
+}
+
+// admits reports whether a worker may begin an attempt.
+func (q *queue) admits() bool { return q.busy < q.limits.workers && q.gate.admits() }
+
+// hold gives the first ready lane to w.
+func (q *queue) hold(w *worker) {
+	w.lane = q.popReady()
+	w.probe, w.target = q.gate.enter(), q.gate.target
+	q.batching.claims++
+	q.busy++
+}
+
+// take settles nothing; it fills w.jobs with events to deliver, waiting until
+// there are some. It returns false when the worker has to end.
+func (q *queue) take(w *worker) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for {
+		if q.halted || w.pool.retired {
+			q.putBack(w)
+			q.dispatch() // a worker of the next pool may be waiting for this one to be done
+			q.kickClock()
+			return false
+		}
+		if w.lane == 0 && q.ready.head != 0 && q.admits() && q.due() {
+			q.hold(w)
+		}
+		if w.lane != 0 && q.fill(w) {
+			return true
+		}
+		q.park(w)
+		if q.ready.head != 0 && q.limits.batch.MaxEvents > 1 {
+			q.kickClock() // it ends the lingering, now that there is a worker for it
+		}
+		q.mu.Unlock()
+		<-w.wake
+		if w.closeIdle {
+			w.closeIdle = false
+			w.poster.closeIdle()
+		}
+		q.mu.Lock()
+	}
+}
+
+// park puts w among the idle workers: on top, to be the first to work again,
+// unless it has no connection.
+func (q *queue) park(w *worker) {
+	if w.warm {
+		w.idleSince = time.Now()
+		q.idle = append(q.idle, w)
+	} else {
+		q.idle = slices.Insert(q.idle, 0, w)
+	}
+}
+
+// fill takes events from the lane that w holds, and then from other ready
+// lanes, until w has as many as one attempt carries. It reports whether there
+// were any: what the lane held may have been dropped since w was woken.
+func (q *queue) fill(w *worker) bool {
+	w.jobs, w.buf = w.jobs[:0], w.buf[:0]
+	most, room := q.limits.batch.MaxEvents, q.limits.batch.MaxBytes
+	if w.probe {
+		most = 1 // a single event, so that a refusal is the end of it and not of the probe
+	}
+	at := w.lane
+	w.lane = 0
+	q.batching.claims--
+	for {
+		l := q.lanes.at(at)
+		for l.head != 0 && len(w.jobs) < most && (room > 0 || len(w.jobs) == 0) {
+			room -= leastBody(int(q.entries.at(l.head).size))
+			q.takeJob(w, at, l)
+		}
+		if l.inFlight == 0 {
+			q.forgetLane(at)
+		}
+		if len(w.jobs) == most || room <= 0 || q.ready.head == 0 {
+			break
+		}
+		at = q.popReady()
+	}
+	if len(w.jobs) == 0 {
+		q.leave(w)
+	}
+	if most > 1 && q.ready.head != 0 {
+		q.batching.until = 0
+		q.lingerFor(q.entries.at(q.lanes.at(q.ready.head).head))
+	}
+	q.dispatch() // lanes that this attempt's end, or its full batch, left ready
+	return len(w.jobs) > 0
+}
+
+// leave ends what hold began; it tells the gate if w's attempt was a probe.
+func (q *queue) leave(w *worker) {
+	q.busy--
+	if w.probe && w.target == q.gate.target {
+		q.gate.left()
+	}
+	w.probe = false
+}
+
+// takeJob moves the first event of a busy lane into w.jobs.
+func (q *queue) takeJob(w *worker, laneAt uint32, l *lane) {
+	at := l.head
+	q.takeHead(laneAt)
+	l.inFlight++
+	w.jobs, w.buf = q.begin(w.jobs, w.buf, at)
+	w.jobs[len(w.jobs)-1].lane = laneAt
+}
+
+// begin puts an entry that is in no lane any more in flight: it appends a job
+// to jobs, whose record is appended to buf.
+func (q *queue) begin(jobs []job, buf []byte, at uint32) ([]job, []byte) {
+	e := q.entries.at(at)
+	e.flags |= entryInFlight
+	q.inFlight++
+	rec, buf := q.store.load(buf, e.ref, int(e.size))
+	return append(jobs, job{
+		entry: at, ref: e.ref, born: e.born, rec: rec,
+		attempts: int(e.attempts), tries: int(e.tries),
+	}), buf
+}
+
+// putBack returns the lane that w holds without having taken from it.
+func (q *queue) putBack(w *worker) {
+	if w.lane == 0 {
+		return
+	}
+	l := q.lanes.at(w.lane)
+	l.state = laneReady
+	q.ready.pushFront(&q.lanes, w.lane)
+	q.batching.ready += int(l.waiting)
+	q.batching.claims--
+	w.lane = 0
+	q.leave(w)
+}
+
+// takeWaiting takes at most n of the events that wait, oldest first, in order
+// to end them.
+func (q *queue) takeWaiting(n int) (jobs []job) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var buf []byte
+	for len(jobs) < n {
+		at := q.age.oldestWaiting(&q.entries)
+		if at == 0 {
+			break
+		}
+		q.takeHead(q.entries.at(at).lane)
+		jobs, buf = q.begin(jobs, buf, at)
+	}
+	return jobs
+}

@@ -1,0 +1,129 @@
+package webhook
+
+import (
+	"slices"
+	"time"
+)
+
+// A waiter is a publish that waits for room.
+type waiter struct {
+	room chan struct{} // holds one: a wake-up must not be lost while the waiter is about to wait
+}
+
+func (w *waiter) wake() {
+	select {
+	case w.room <- struct{}{}:
+	default: // it has yet to notice the last one
+	}
+}
+
+// admit stores an event's record if there is room, or says why not.
+func (q *queue) admit(ev *event, rec []byte) (ref uint64, reason dropReason) {
+	if reason := q.makeRoom(ev, len(rec)); reason != keep {
+		return 0, reason
+	}
+	ref, reason = q.store.put(rec)
+	if l := &q.limits.queue; reason == dropQueueFull && l.Overflow == DropOldest && q.waitingBytes > l.MaxBytes/2 && q.dropOldest() {
+		// A disk has room again when a segment's last event is gone, which
+		// this may have been. If not, the next offers go on with it. With
+		// less waiting the disk is behind with removing what is done, and
+		// dropping more would not help.
+		ref, reason = q.store.put(rec)
+	}
+	return ref, reason
+}
+
+// makeRoom returns keep when there is room for a record of the given size, or
+// the reason why the event is dropped.
+func (q *queue) makeRoom(ev *event, size int) dropReason {
+	cost := q.store.cost(size)
+	switch {
+	case q.closed:
+		return q.refusal()
+	case int64(len(ev.payload)) > q.limits.maxPayload:
+		return dropTooLarge
+	case q.limits.queue.MaxBytes >= 0 && cost > q.limits.queue.MaxBytes:
+		return dropTooLarge
+	case ev.lane == laneConn && !q.refusedRoom(cost):
+		return dropRefusedQuota
+	}
+	for before := q.waitingBytes; !q.room(cost); {
+		if q.limits.queue.Overflow == DropOldest && before-q.waitingBytes >= cost {
+			break // a reload has lowered the limits; what waits above them stays, and makes room for as much
+		}
+		if q.limits.queue.Overflow != DropOldest || !q.dropOldest() {
+			return dropQueueFull
+		}
+	}
+	return keep
+}
+
+// refusal is why a closed queue takes no events.
+func (q *queue) refusal() dropReason {
+	if q.removed {
+		return dropEndpointRemoved
+	}
+	return dropStopped
+}
+
+// room reports whether an event of the given cost fits.
+func (q *queue) room(cost int64) bool {
+	l := &q.limits.queue
+	return (l.Capacity < 0 || q.waiting < l.Capacity) && (l.MaxBytes < 0 || q.waitingBytes+cost <= l.MaxBytes)
+}
+
+// refusedRoom reports whether an event of a refused connection fits: anybody
+// can make those, so they get a tenth of the queue.
+func (q *queue) refusedRoom(cost int64) bool {
+	l := &q.limits.queue
+	return (l.Capacity < 0 || q.refused < max(l.Capacity/10, 1)) &&
+		(l.MaxBytes < 0 || q.refusedBytes+cost <= max(l.MaxBytes/10, cost))
+}
+
+// waitForRoom tries to admit an event whenever there may be room again, at most
+// for the block timeout, and returns what came of it. The lock is released
+// meanwhile. Of those that wait the first is woken first: one that needs more
+// room than there is keeps its place.
+func (q *queue) waitForRoom(admit func() dropReason) dropReason {
+	w := &waiter{room: make(chan struct{}, 1)}
+	timer := time.NewTimer(q.limits.queue.BlockTimeout)
+	defer timer.Stop()
+	q.blocked = append(q.blocked, w)
+	for {
+		q.mu.Unlock()
+		expired := false
+		select {
+		case <-w.room:
+		case <-timer.C:
+			expired = true
+		}
+		q.mu.Lock()
+		if reason := admit(); reason != dropQueueFull || expired {
+			at := slices.Index(q.blocked, w)
+			q.blocked = slices.Delete(q.blocked, at, at+1)
+			q.wakeBlocked() // there may be room for another one
+			return reason
+		}
+	}
+}
+
+// wakeBlocked lets the publish that has waited longest look again.
+func (q *queue) wakeBlocked() {
+	if len(q.blocked) == 0 || !q.room(0) {
+		return
+	}
+	q.blocked[0].wake()
+}
+
+// dropOldest drops the oldest waiting entry and reports whether there was one.
+func (q *queue) dropOldest() bool {
+	at := q.age.oldestWaiting(&q.entries)
+	if at == 0 {
+		return false
+	}
+	e := q.entries.at(at)
+	q.takeHead(e.lane)
+	q.drop(e.kind(), dropQueueFull)
+	q.remove(at)
+	return true
+}

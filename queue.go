@@ -1,0 +1,368 @@
+package webhook
+
+import (
+	"container/heap"
+	"hash/maphash"
+	"sync"
+	"time"
+)
+
+// A queue holds the events of one endpoint, from offer to the end of their
+// delivery, and decides which goes out next. Events of one lane go out one
+// after the other, retries included; lanes do not wait for each other.
+//
+// Everything is under one lock, held for a few hundred nanoseconds at a time
+// and never across I/O, so that the counters add up at every moment.
+type queue struct {
+	mu     sync.Mutex
+	limits limits
+	store  store
+	seed   maphash.Seed
+
+	entries  slab[entry]
+	lanes    slab[lane]
+	byKey    map[uint64]uint32 // live lanes by event.laneKey
+	batching batching
+
+	age     ageList  // all entries, oldest first
+	ready   laneList // lanes that may go out, first come first
+	backoff backoffHeap
+	gate    gate
+	idle    []*worker // parked; the last one parked is the first to work again, so that few connections stay warm
+	blocked []*waiter // publishes waiting for room, first come first
+
+	closed    bool       // no more offers
+	removed   bool       // closed because the endpoint is not in the configuration any more
+	halted    bool       // no more deliveries
+	abandoned dropReason // why nothing waits any more
+	busy      int        // workers with a lane or events in flight, of all pools
+
+	waiting      int // entries not in flight
+	waitingBytes int64
+	refused      int // of waiting, those in lanes of refused connections
+	refusedBytes int64
+	inFlight     int
+	counters     counters
+	unlogged     uint64 // drops since the last log line about drops
+
+	kick    chan struct{} // tells the clock that something is due sooner; holds one, more would say nothing new
+	drained chan struct{} // closed when the queue is closed and empty
+}
+
+// limits is the part of an endpoint's configuration that the queue needs.
+type limits struct {
+	ordered    bool
+	maxPayload int64
+	queue      Queue
+	retry      Retry
+	batch      Batch  // MaxEvents is 1 for none
+	events     uint32 // bit set of the kinds that a rule names
+	workers    int    // that may be busy at a time
+}
+
+// An entry is an event in the queue; the event itself lies in the store.
+type entry struct {
+	ref      uint64 // in the store
+	born     int64  // when the event happened, Unix milliseconds
+	lane     uint32
+	next     uint32 // the next waiting entry of the lane
+	older    uint32
+	newer    uint32
+	size     uint32 // of the record
+	attempts uint16 // that got an HTTP status
+	tries    uint8  // all attempts, as far as the backoff needs to know
+	flags    entryFlags
+}
+
+// entryFlags has the event's kind in its upper half: an entry has no room to
+// spare.
+type entryFlags uint8
+
+const (
+	entryInFlight entryFlags = 1 << iota
+	entryPassed              // see ageList
+	entryRefused             // of a refused connection
+
+	entryKind = 4 // where the kind begins
+)
+
+func (e *entry) kind() kind { return kind(e.flags >> entryKind) }
+
+// A lane is a line of events that go out one after the other. It exists while
+// it has events.
+type lane struct {
+	key        uint64
+	head, tail uint32 // waiting entries, oldest first
+	prev, next uint32 // in the ready list
+	readyAt    int64  // in backoff: until when, in nanoseconds since the queue's epoch
+	heapAt     int32  // in backoff: position in the heap
+	inFlight   int32  // entries of the attempt that holds the lane
+	waiting    uint32 // entries from head to tail
+	state      laneState
+	keyed      bool // in byKey
+}
+
+type laneState uint8
+
+const (
+	laneReady   laneState = iota // in the ready list
+	laneBusy                     // held by a worker
+	laneBackoff                  // in the heap
+)
+
+func newQueue(l limits, st store) *queue {
+	q := &queue{
+		limits:  l,
+		store:   st,
+		seed:    maphash.MakeSeed(),
+		byKey:   make(map[uint64]uint32),
+		gate:    gate{epoch: time.Now()},
+		kick:    make(chan struct{}, 1),
+		drained: make(chan struct{}),
+	}
+	q.backoff.lanes = &q.lanes
+	return q
+}
+
+// offer puts an event into the queue or drops it by the overflow policy. It
+// copies what it keeps. With wait it may take up to the block timeout, if that
+// is the policy; else it never waits. It returns the event's reference in the
+// store, and whether it was taken.
+func (q *queue) offer(ev *event, wait bool) (uint64, bool) {
+	// Encoded before the lock is taken, which others wait for. Beyond a
+	// slot's size the bytes are the store's to keep, so they have their own
+	// allocation.
+	room := recordRoom.Get().(*[]byte)
+	defer recordRoom.Put(room)
+	rec := (*room)[:0]
+	if len(ev.payload) > maxSlot {
+		rec = make([]byte, 0, recordSize(ev))
+	}
+	rec = appendRecord(rec, ev)
+	key := ev.laneKey(q.seed)
+
+	q.mu.Lock()
+	q.counters.events[ev.kind].Offered++
+	ref, reason := q.admit(ev, rec)
+	if reason == dropQueueFull && wait && q.limits.queue.Overflow == Block {
+		reason = q.waitForRoom(func() (reason dropReason) {
+			ref, reason = q.admit(ev, rec)
+			return reason
+		})
+	}
+	if reason == keep {
+		q.add(ev, key, ref, len(rec))
+		if q.limits.batch.MaxEvents == 1 || q.full() {
+			q.dispatch()
+		}
+	} else {
+		q.drop(ev.kind, reason)
+	}
+	q.mu.Unlock()
+	return ref, reason == keep
+}
+
+// recordRoom has buffers for records on their way into a store.
+var recordRoom = sync.Pool{New: func() any {
+	room := make([]byte, 0, maxSlot)
+	return &room
+}}
+
+// reject counts an event that cannot be offered.
+func (q *queue) reject(k kind, reason dropReason) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.counters.events[k].Offered++
+	q.drop(k, reason)
+}
+
+// add appends the record of an event to its lane.
+func (q *queue) add(ev *event, key, ref uint64, size int) {
+	at := q.entries.alloc()
+	e := q.entries.at(at)
+	*e = entry{ref: ref, born: ev.time, size: uint32(size), flags: entryFlags(ev.kind) << entryKind}
+	if ev.lane == laneConn {
+		e.flags |= entryRefused
+	}
+	q.age.push(&q.entries, at)
+	q.countWaiting(e, +1)
+
+	laneAt, ok := uint32(0), false
+	if q.limits.ordered {
+		laneAt, ok = q.byKey[key]
+	}
+	if ok {
+		l := q.lanes.at(laneAt)
+		e.lane = laneAt
+		if l.head == 0 {
+			l.head = at
+		} else {
+			q.entries.at(l.tail).next = at
+		}
+		l.tail = at
+		l.waiting++
+		if l.state == laneReady {
+			q.batching.ready++
+		}
+		return // ready, busy or in backoff already
+	}
+	laneAt = q.lanes.alloc()
+	e.lane = laneAt
+	l := q.lanes.at(laneAt)
+	*l = lane{key: key, head: at, tail: at, waiting: 1, keyed: q.limits.ordered}
+	if l.keyed {
+		q.byKey[key] = laneAt
+	}
+	q.pushReady(laneAt)
+}
+
+// pushReady puts a lane among those that may go out.
+func (q *queue) pushReady(at uint32) {
+	l := q.lanes.at(at)
+	l.state, l.readyAt = laneReady, 0
+	q.ready.push(&q.lanes, at)
+	q.batching.ready += int(l.waiting)
+	if q.limits.batch.MaxEvents > 1 {
+		q.lingerFor(q.entries.at(l.head))
+	}
+}
+
+// popReady takes the first lane that may go out and makes it busy.
+func (q *queue) popReady() uint32 {
+	at := q.ready.head
+	l := q.lanes.at(at)
+	q.ready.remove(&q.lanes, at)
+	l.state = laneBusy
+	q.batching.ready -= int(l.waiting)
+	return at
+}
+
+// countWaiting adjusts the counters for an entry that starts (n = 1) or stops
+// (n = -1) waiting.
+func (q *queue) countWaiting(e *entry, n int) {
+	cost := q.store.cost(int(e.size)) * int64(n)
+	q.waiting += n
+	q.waitingBytes += cost
+	if e.flags&entryRefused != 0 {
+		q.refused += n
+		q.refusedBytes += cost
+	}
+	if n < 0 && len(q.blocked) > 0 {
+		q.wakeBlocked()
+	}
+}
+
+// takeHead unlinks the first waiting entry from its lane; the oldest waiting
+// entry of the queue is always the first of its lane. A lane that was waiting
+// and has no more events is forgotten; one in backoff that has is ready.
+func (q *queue) takeHead(laneAt uint32) {
+	l := q.lanes.at(laneAt)
+	e := q.entries.at(l.head)
+	q.countWaiting(e, -1)
+	l.head = e.next
+	l.waiting--
+	e.next = 0
+	if l.head == 0 {
+		l.tail = 0
+	}
+	if l.state == laneReady {
+		q.batching.ready--
+	}
+	if l.state == laneBackoff { // the backoff was that entry's
+		heap.Remove(&q.backoff, int(l.heapAt))
+		l.state, l.readyAt = laneReady, 0
+		if l.head != 0 {
+			q.pushReady(laneAt)
+			return
+		}
+	} else if l.state == laneReady && l.head == 0 {
+		q.ready.remove(&q.lanes, laneAt)
+	}
+	if l.state == laneReady && l.head == 0 {
+		q.forgetLane(laneAt)
+	}
+}
+
+func (q *queue) forgetLane(at uint32) {
+	if l := q.lanes.at(at); l.keyed {
+		delete(q.byKey, l.key)
+	}
+	q.lanes.release(at)
+}
+
+// remove forgets an entry that is in no lane any more, and its record.
+func (q *queue) remove(at uint32) {
+	e := q.entries.at(at)
+	q.age.remove(&q.entries, at)
+	q.store.remove(e.ref)
+	q.entries.release(at)
+	q.wakeBlocked() // a disk has room only now
+}
+
+// drop counts an event that ends here.
+func (q *queue) drop(k kind, reason dropReason) {
+	q.counters.events[k].Dropped++
+	q.counters.dropped[reason]++
+	if q.unlogged++; q.unlogged == 1 {
+		q.kickClock()
+	}
+}
+
+// close refuses further events. Those that wait still go out: where the breaker
+// is open a probe goes out at once, backoffs stay. drained is closed when
+// nothing is left.
+func (q *queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	q.gate.probeNow()
+	for _, w := range q.blocked {
+		w.wake()
+	}
+	if q.waiting+q.inFlight == 0 {
+		q.signalDrained()
+	}
+	q.kickClock()
+}
+
+// dismiss is close for an endpoint that was taken out of the configuration.
+func (q *queue) dismiss() {
+	q.mu.Lock()
+	q.removed = true
+	q.mu.Unlock()
+	q.close()
+}
+
+// halt ends the deliveries: no worker gets another job.
+func (q *queue) halt() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.halted = true
+	for _, w := range q.idle {
+		w.wake <- struct{}{}
+	}
+	q.idle = nil
+}
+
+// countSyncLate counts a publish that did not wait for the disk any longer.
+func (q *queue) countSyncLate() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.counters.syncLate++
+}
+
+// abandon drops all that wait, and returns how many events that and what is in
+// flight are. What is in flight ends as it does, but waits no more.
+func (q *queue) abandon(reason dropReason) int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.abandoned = reason
+	n := q.waiting + q.inFlight
+	for at := q.age.oldestWaiting(&q.entries); at != 0; at = q.age.oldestWaiting(&q.entries) {
+		e := q.entries.at(at)
+		q.takeHead(e.lane)
+		q.drop(e.kind(), reason)
+		q.remove(at)
+	}
+	return n
+}

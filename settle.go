@@ -1,0 +1,132 @@
+package webhook
+
+import (
+	"container/heap"
+	"time"
+)
+
+// A result says how a job ended, or when it goes on.
+type result struct {
+	fate    fate
+	status  bool          // of fateRetry: the attempt got an HTTP status
+	backoff time.Duration // of fateRetry
+}
+
+type fate uint8
+
+const (
+	fateDelivered fate = iota
+	fateDead           // refused or given up: dead letter
+	fateRetry          // back into its lane, after the backoff
+	fateAgain          // back into its lane as if it had not been tried
+	fateCorrupt        // the record cannot be read back
+	fateShutdown       // nobody will try again
+)
+
+// release settles jobs of w for which no attempt could be made: the first ends
+// with r, the others wait again.
+func (q *queue) release(w *worker, jobs []job, r result) {
+	for i := range jobs {
+		jobs[i].result = result{fate: fateAgain}
+	}
+	jobs[0].result = r
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.leave(w)
+	q.settle(jobs)
+}
+
+// finish settles jobs for which no attempt was made.
+func (q *queue) finish(jobs []job, r result) {
+	for i := range jobs {
+		jobs[i].result = r
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.settle(jobs)
+}
+
+// settle ends jobs that a worker took, each with its result. Those of one lane
+// that go back to it must come in one call.
+func (q *queue) settle(jobs []job) {
+	for i := len(jobs) - 1; i >= 0; i-- { // those that go back to their lane's front must end up in order
+		j := &jobs[i]
+		e, r := q.entries.at(j.entry), &j.result
+		q.inFlight--
+		e.flags &^= entryInFlight
+		if q.abandoned != keep && (r.fate == fateRetry || r.fate == fateAgain) {
+			r.fate = fateShutdown
+		}
+		switch r.fate {
+		case fateDelivered:
+			q.counters.events[e.kind()].Delivered++
+			q.remove(j.entry)
+		case fateDead:
+			q.counters.events[e.kind()].Dead++
+			q.remove(j.entry)
+		case fateCorrupt:
+			q.drop(e.kind(), dropCorrupt)
+			q.remove(j.entry)
+		case fateShutdown:
+			q.drop(e.kind(), q.abandoned)
+			q.remove(j.entry)
+		default:
+			if r.fate == fateRetry {
+				q.counters.retried++
+				e.tries += b2u(e.tries < 255)
+				if r.status && e.attempts < 1<<16-1 {
+					e.attempts++
+				}
+				l := q.lanes.at(j.lane)
+				l.readyAt = max(l.readyAt, q.gate.now()+int64(r.backoff))
+			}
+			l := q.lanes.at(j.lane)
+			e.next = l.head
+			l.head = j.entry
+			l.waiting++
+			if l.tail == 0 {
+				l.tail = j.entry
+			}
+			q.countWaiting(e, +1)
+			q.age.back(&q.entries, j.entry)
+		}
+		if j.lane != 0 {
+			q.freeLane(j.lane)
+		}
+	}
+	if q.closed && q.waiting+q.inFlight == 0 {
+		q.signalDrained()
+	}
+}
+
+// freeLane lets a lane go on when all its entries in flight have ended.
+func (q *queue) freeLane(at uint32) {
+	l := q.lanes.at(at)
+	l.inFlight--
+	switch {
+	case l.inFlight > 0:
+	case l.head == 0:
+		q.forgetLane(at)
+	case l.readyAt > 0:
+		l.state = laneBackoff
+		heap.Push(&q.backoff, at)
+		q.kickClock()
+	default:
+		q.pushReady(at)
+	}
+}
+
+func (q *queue) signalDrained() {
+	select {
+	case <-q.drained:
+	default:
+		close(q.drained)
+	}
+}
+
+func b2u(b bool) uint8 {
+	if b {
+		return 1
+	}
+	return 0
+}
