@@ -1,0 +1,222 @@
+package webhook
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"golang.org/x/net/idna"
+)
+
+// userAgent is sent unless an endpoint's headers have another.
+const userAgent = "mochi-webhook/1"
+
+// A client is what all connections to one endpoint share. It is immutable,
+// and so safe for concurrent use.
+type client struct {
+	scheme string
+	host   string // with port, for dialing
+	path   string // request target as written: path and query
+
+	// head is the fixed part of each request; head[ctStart:ctEnd] is the
+	// content-type line and ctName the header's name as written.
+	head           []byte
+	ctStart, ctEnd int
+	ctName         string
+
+	signing Signing
+
+	tls   *tls.Config // of https
+	proxy *proxy      // nil for a direct connection
+
+	transport http.RoundTripper // replaces all connections of our own
+	url       *url.URL          // of transport's requests: no user info, no fragment
+	header    http.Header       // of transport's requests
+	hostname  string            // Host header of transport's requests
+}
+
+// newClient prepares the client of an endpoint that has been checked: it reads
+// the TLS files and the proxy variables of the environment. Its errors are
+// mistakes in the configuration and name the setting. With rt it makes no
+// connections of its own, and reads neither.
+func newClient(ep *Endpoint, rt http.RoundTripper) (*client, error) {
+	u, target, err := parseURL(ep.URL)
+	if err != nil {
+		return nil, err
+	}
+	port := u.Port()
+	if port == "" {
+		port = defaultPorts[u.Scheme]
+	}
+	c := &client{
+		scheme:    u.Scheme,
+		host:      net.JoinHostPort(u.Hostname(), port),
+		path:      target,
+		signing:   ep.Signing,
+		transport: rt,
+	}
+	if _, err := newSigner(ep.Signing); err != nil {
+		return nil, err
+	}
+	headers := requestHeaders(ep.Headers, u)
+	if rt != nil {
+		c.prepareTransport(u, headers)
+		return c, nil
+	}
+	if c.proxy, err = proxyFromEnvironment(u, ep.TLS); err != nil {
+		return nil, err
+	}
+	if u.Scheme == "https" {
+		if c.tls, err = ep.TLS.clientConfig(u.Hostname()); err != nil {
+			return nil, err
+		}
+	} else if c.proxy != nil && !c.proxy.socks {
+		// A proxy gets the request itself, so it needs the whole URL.
+		target = "http://" + headerHost(u) + target
+		headers = append(headers, c.proxy.headers()...)
+	}
+	c.prepareHead(target, headers)
+	return c, nil
+}
+
+// conn makes a poster for one worker.
+func (c *client) conn() poster {
+	ctx, stop := context.WithCancel(context.Background())
+	sign, _ := newSigner(c.signing) // newClient has looked at the error
+	if c.transport != nil {
+		return &roundTripConn{client: c, sign: sign, ctx: ctx, stop: stop}
+	}
+	return &http1Conn{client: c, sign: sign, ctx: ctx, stop: stop}
+}
+
+var defaultPorts = map[string]string{"http": "80", "https": "443"}
+
+// parseURL reads an endpoint's URL, and separately the request target, because
+// a url.URL does not keep how path and query were written.
+func parseURL(raw string) (u *url.URL, target string, err error) {
+	u, err = url.Parse(raw)
+	switch {
+	case err != nil: // a url.Error carries the URL, password included
+		return nil, "", errors.New("url: cannot be parsed")
+	case u.Scheme != "http" && u.Scheme != "https":
+		return nil, "", errors.New("url: the scheme must be http or https")
+	case u.Hostname() == "":
+		return nil, "", errors.New("url: has no host")
+	}
+	// RFC 5890: on the wire an internationalised name is its ASCII form.
+	if name := u.Hostname(); !isASCII(name) {
+		ascii, err := idna.Lookup.ToASCII(name)
+		if err != nil {
+			return nil, "", errors.New("url: the host is not a valid name")
+		}
+		u.Host = strings.Replace(u.Host, name, ascii, 1)
+	}
+	_, target, _ = strings.Cut(raw, "://")
+	target, _, _ = strings.Cut(target, "#")
+	if i := strings.IndexAny(target, "/?"); i >= 0 {
+		target = target[i:]
+	} else {
+		target = ""
+	}
+	if !strings.HasPrefix(target, "/") {
+		target = "/" + target
+	}
+	return u, escapeTarget(target), nil
+}
+
+// escapeTarget escapes what would break the request line: blanks and what is
+// not ASCII. Everything else stays as written.
+func escapeTarget(target string) string {
+	const hex = "0123456789ABCDEF"
+	var b strings.Builder
+	for i := range len(target) {
+		if c := target[i]; c <= ' ' || c >= 0x7f {
+			b.Write([]byte{'%', hex[c>>4], hex[c&15]})
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+// defaultContentType is sent where the configuration names none.
+const defaultContentType = "application/json"
+
+func isASCII(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r >= 0x80 }) < 0
+}
+
+// headerHost is the URL's host as the Host header has it: without the default
+// port and an IPv6 zone, which means nothing to the other side.
+func headerHost(u *url.URL) string {
+	host, _, _ := strings.Cut(u.Hostname(), "%")
+	if port := u.Port(); port != "" && port != defaultPorts[u.Scheme] {
+		return net.JoinHostPort(host, port)
+	}
+	if strings.Contains(host, ":") {
+		return "[" + host + "]"
+	}
+	return host
+}
+
+// requestHeaders is every header that all requests have: Host, then the
+// configured ones in their order, then the defaults of those that are missing.
+func requestHeaders(configured []Header, u *url.URL) []Header {
+	host := Header{"Host", Secret(headerHost(u))}
+	var headers []Header
+	for _, h := range configured {
+		if equalFold(h.Name, "Host") {
+			host = h
+		} else {
+			headers = append(headers, h)
+		}
+	}
+	add := func(name, value string) {
+		for _, h := range headers {
+			if equalFold(h.Name, name) {
+				return
+			}
+		}
+		headers = append(headers, Header{name, Secret(value)})
+	}
+	add("Content-Type", defaultContentType)
+	add("User-Agent", userAgent)
+	if u.User != nil {
+		add("Authorization", basicAuth(u.User))
+	}
+	return append([]Header{host}, headers...)
+}
+
+// basicAuth is the credentials of a URL's user info (RFC 7617).
+func basicAuth(user *url.Userinfo) string {
+	password, _ := user.Password()
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password))
+}
+
+// prepareHead builds the fixed part of the requests.
+func (c *client) prepareHead(target string, headers []Header) {
+	c.head = append(c.head, "POST "+target+" HTTP/1.1\r\n"...)
+	for _, h := range headers {
+		start := len(c.head)
+		c.head = append(c.head, h.Name+": "+string(h.Value)+"\r\n"...)
+		if c.ctName == "" && equalFold(h.Name, "Content-Type") {
+			c.ctName, c.ctStart, c.ctEnd = h.Name, start, len(c.head)
+		}
+	}
+}
+
+// appendHead appends the fixed part of a request, with contentType in place of
+// the endpoint's content-type if it is not "".
+func (c *client) appendHead(dst []byte, contentType string) []byte {
+	if contentType == "" {
+		return append(dst, c.head...)
+	}
+	dst = append(dst, c.head[:c.ctStart]...)
+	dst = append(dst, c.ctName+": "+contentType+"\r\n"...)
+	return append(dst, c.head[c.ctEnd:]...)
+}

@@ -1,0 +1,215 @@
+package webhook
+
+import (
+	"log/slog"
+	"net/http"
+	"time"
+)
+
+// Together these are the time that Stop takes beside the draining, with a
+// margin to a second.
+const (
+	// stopGrace is how long Stop waits for cancelled attempts to return.
+	// Only a foreign http.RoundTripper can need it.
+	stopGrace = 300 * time.Millisecond
+
+	// closeGrace is how long Stop waits for the disk.
+	closeGrace = 500 * time.Millisecond
+)
+
+// An endpoint is a configured receiver at work: its queue, its workers and its
+// clock. It has nothing in common with other endpoints. It does not change: a
+// reload makes another one that goes on with the queue and the clock; see
+// renew.
+type endpoint struct {
+	config *Endpoint
+	log    *slog.Logger
+	wants  wants // of events
+	client *client
+	queue  *queue
+	disk   *disk // the queue's store, if that is on disk
+	pool   *pool
+	clock  *clock
+}
+
+// newEndpoint prepares an endpoint and opens its files, without starting
+// anything but what a disk queue needs; discard undoes it. The configuration
+// has passed the checks.
+func newEndpoint(config *Endpoint, rt http.RoundTripper, log *slog.Logger) (*endpoint, error) {
+	client, err := newClient(config, rt)
+	if err != nil {
+		return nil, err
+	}
+	log = log.With("endpoint", config.Name)
+	e := &endpoint{config: config, log: log, wants: config.Body.wants(), client: client, queue: newQueue(limitsOf(config), new(memory))}
+	e.pool = newPool(e.queue, config, log, client.conn)
+	e.clock = &clock{queue: e.queue, log: log, stop: make(chan struct{}), giveUp: e.giveUp}
+	if config.DeadLetter.File != "" {
+		if e.pool.letters, err = openLetterFile(config.DeadLetter); err != nil {
+			return nil, err
+		}
+	}
+	if config.Queue.Type == DiskQueue {
+		if e.disk, err = openDisk(e.queue, config, log); err != nil {
+			e.discard()
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+// discard closes the files of an endpoint that was not started.
+func (e *endpoint) discard() {
+	if e.disk != nil {
+		_ = e.disk.spool.Close()
+	}
+	if e.pool.letters != nil {
+		_ = e.pool.letters.close()
+	}
+}
+
+func limitsOf(config *Endpoint) limits {
+	l := limits{
+		ordered:    config.Ordering != OrderNone,
+		maxPayload: config.Body.MaxPayload,
+		queue:      config.Queue,
+		retry:      config.Retry,
+		batch:      config.Batch,
+		workers:    config.PoolSize,
+	}
+	if !config.Batch.enabled() {
+		l.batch.MaxEvents = 1
+	}
+	if config.Disabled {
+		l.workers = 0
+	}
+	for _, rule := range config.Events {
+		l.events |= 1 << kindOf(rule.Event)
+	}
+	if l.queue.Type == DiskQueue {
+		l.queue.Capacity = -1
+		if l.queue.Overflow == DropOldest && l.queue.MaxBytes >= 0 {
+			// The folder also holds what is done, in segments that have not
+			// gone yet. With room for that, dropping the oldest events makes
+			// segments go before the folder is full.
+			l.queue.MaxBytes -= l.queue.MaxBytes / 4
+		}
+	}
+	return l
+}
+
+func (e *endpoint) start() {
+	e.clock.ended.Go(e.clock.run)
+	e.pool.start()
+}
+
+// syncs reports whether a publish is acknowledged only when its event is on
+// disk.
+func (e *endpoint) syncs() bool { return e.disk != nil && e.config.Queue.Sync == SyncAlways }
+
+// awaitSync waits until an event is on disk, at most the block timeout after
+// begin.
+func (e *endpoint) awaitSync(ref uint64, begin time.Time) {
+	if !e.disk.wait(ref, begin.Add(e.config.Queue.BlockTimeout)) {
+		e.queue.countSyncLate()
+	}
+}
+
+// stop takes no new events, delivers what waits for as long as drain allows,
+// and ends what is left. It returns within drain and a second.
+func (e *endpoint) stop(drain time.Duration) {
+	e.queue.close()
+	e.drain(drain, nil)
+	e.end(dropShutdown)
+}
+
+// drain waits until the queue, which is closed, is empty, the time is over or
+// canceled is closed. It waits for nothing if nothing is sent.
+func (e *endpoint) drain(most time.Duration, canceled <-chan struct{}) {
+	if e.config.Disabled {
+		return
+	}
+	timeout := time.NewTimer(most)
+	defer timeout.Stop()
+	select {
+	case <-e.queue.drained:
+	case <-timeout.C:
+	case <-canceled:
+	}
+}
+
+// end stops the deliveries and ends what is left: it stays on disk, becomes
+// dead letters, or is dropped.
+func (e *endpoint) end(reason dropReason) {
+	e.pool.stop(stopGrace)
+	close(e.clock.stop)
+	closed := make(chan struct{})
+	go func() { // ends when the disk lets it
+		e.closeFiles(reason)
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(closeGrace):
+		e.log.Warn("disk too slow, stopped without waiting for it")
+	}
+	switch s := e.queue.stats(); {
+	case e.disk == nil:
+		if n := e.queue.abandon(reason); n > 0 {
+			e.log.Warn("events dropped, "+causes[reason], "count", n)
+		}
+	case s.Waiting+s.InFlight > 0:
+		e.log.Info("events stay on disk", "count", s.Waiting+s.InFlight)
+	}
+}
+
+// causes says why events that were left when an endpoint ended were not
+// delivered.
+var causes = map[dropReason]string{
+	dropShutdown:        "not delivered at shutdown",
+	dropEndpointRemoved: "not delivered before their endpoint was removed",
+}
+
+// closeFiles writes what is left of the events, as far as there is a file for
+// them. No attempts are made any more, but for what a foreign
+// http.RoundTripper does not end.
+func (e *endpoint) closeFiles(reason dropReason) {
+	e.clock.ended.Wait()
+	if e.disk != nil {
+		if err := e.disk.spool.Close(); err != nil {
+			e.log.Warn("queue closed with an error", "error", err)
+		}
+	}
+	if e.pool.letters == nil {
+		return
+	}
+	if e.disk == nil {
+		e.buryRest(reason)
+	}
+	if err := e.pool.letters.close(); err != nil {
+		e.log.Warn("dead letter file", "error", err)
+	}
+}
+
+// buryRest writes dead letters for all events that wait.
+func (e *endpoint) buryRest(reason dropReason) {
+	n := 0
+	for {
+		jobs := e.queue.takeWaiting(mostExpired)
+		if len(jobs) == 0 {
+			break
+		}
+		e.pool.bury(jobs, 0, causes[reason], 0)
+		e.queue.finish(jobs, result{fate: fateDead})
+		n += len(jobs)
+	}
+	if n > 0 {
+		e.log.Warn("events "+causes[reason]+", written as dead letters", "count", n)
+	}
+}
+
+// giveUp ends events that have become too old.
+func (e *endpoint) giveUp(jobs []job) {
+	e.pool.bury(jobs, 0, e.pool.tooOld(), 0)
+	e.queue.finish(jobs, result{fate: fateDead})
+}

@@ -1,0 +1,288 @@
+package webhook
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+)
+
+const (
+	// maxInlineBody is the longest body that is copied behind the head, so
+	// that one buffer goes out. A longer one goes out beside the head, from
+	// a goroutine: it may fill the socket while the server, which has
+	// answered already, no longer reads.
+	maxInlineBody = 16 << 10
+
+	// idleCheck is the age of the last request from which on a look at the
+	// connection comes before its next use. Under load, connections are
+	// younger and save the system call.
+	idleCheck = 10 * time.Millisecond
+)
+
+// An http1Conn is a poster with one HTTP/1.1 connection of its own, kept alive
+// between requests. In the steady state a post is one write and one read, and
+// allocates nothing.
+//
+// A request on a kept connection which turns out to be closed, without a byte
+// of a reply, is sent again at once on a new one. So that this is rare, a
+// connection that was idle is looked at first: when anything can be read from
+// it, be it the end or bytes nobody asked for, a new one takes its place. What
+// no look can tell, unasked bytes that come at the same moment as a request,
+// is taken for its reply, except a 408 that closes the connection: servers say
+// so to idle clients, so it is one more sign of a closed connection.
+type http1Conn struct {
+	client *client
+	sign   *signer         // nil: requests are not signed
+	ctx    context.Context // ends with cancel
+	stop   context.CancelFunc
+
+	mu  sync.Mutex
+	raw net.Conn // the socket, for cancel to close; nil before the first dial
+
+	// The rest belongs to post.
+	conn   net.Conn  // usable connection, raw or what encrypts it; nil for none
+	used   bool      // conn has carried a request
+	last   time.Time // when that was
+	idle   *idleLook // at raw
+	out    []byte    // out[:fixed] is the head that all requests share
+	fixed  int
+	ctype  string // content-type in out[:fixed]
+	vec    [2][]byte
+	bufs   net.Buffers // over vec
+	wrote  chan error  // result of a write from a goroutine; room for one
+	reader replyReader
+}
+
+func (p *http1Conn) post(req *request, deadline time.Time) outcome {
+	start := time.Now()
+	p.build(req, start)
+	for {
+		if err := p.connect(start, deadline); err != nil {
+			return p.fail(err, start, deadline)
+		}
+		rep, stale, err := p.exchange(req.body)
+		switch {
+		case stale: // once at most: the next connection is a new one
+			continue
+		case err != nil:
+			return p.fail(err, start, deadline)
+		}
+		return statusOutcome(rep.status, rep.retryAfter)
+	}
+}
+
+// connect sees to it that there is a connection for a request that starts now.
+func (p *http1Conn) connect(now, deadline time.Time) error {
+	if err := p.ctx.Err(); err != nil {
+		return err
+	}
+	if p.conn != nil {
+		err := p.raw.SetDeadline(deadline)
+		if err != nil || now.Sub(p.last) > idleCheck && p.idle.readable() {
+			p.drop()
+		}
+	}
+	p.last = now
+	if p.conn == nil {
+		return p.dial(deadline)
+	}
+	return nil
+}
+
+// build puts the head of the request into out, and the body too if it is short.
+func (p *http1Conn) build(req *request, now time.Time) {
+	if p.fixed == 0 || p.ctype != req.contentType {
+		p.out = p.client.appendHead(p.out[:0], req.contentType)
+		p.fixed, p.ctype = len(p.out), req.contentType
+	}
+	out := append(p.out[:p.fixed], "webhook-id: "...)
+	out = append(out, req.id...)
+	out = append(out, "\r\nwebhook-timestamp: "...)
+	out = strconv.AppendInt(out, now.Unix(), 10)
+	out = append(out, "\r\n"...)
+	if p.sign != nil {
+		out = append(out, "webhook-signature: "...)
+		out = p.sign.append(out, req.id, now.Unix(), req.body)
+		out = append(out, "\r\n"...)
+	}
+	out = append(out, req.header...)
+	out = append(out, "Content-Length: "...)
+	out = strconv.AppendInt(out, int64(len(req.body)), 10)
+	out = append(out, "\r\n\r\n"...)
+	if len(req.body) <= maxInlineBody {
+		out = append(out, req.body...)
+	}
+	p.out = out
+}
+
+// exchange sends the request and reads the reply. stale says that nobody has
+// read the request, because the kept connection had been closed.
+func (p *http1Conn) exchange(body []byte) (rep reply, stale bool, err error) {
+	reused := p.used
+	p.used = true
+	var keep bool
+	var writeErr error
+	if len(body) <= maxInlineBody {
+		_, writeErr = p.conn.Write(p.out)
+		// Also after an error: the server may have answered and closed.
+		rep, keep, err = p.reader.read(p.conn)
+	} else {
+		rep, keep, writeErr, err = p.exchangeLong(body)
+	}
+	if err == nil {
+		stale = reused && !keep && rep.status == http.StatusRequestTimeout
+	} else {
+		stale = reused && p.reader.n == 0 && !isTimeout(err)
+		err = exchangeError(writeErr, err)
+	}
+	if writeErr != nil || err != nil {
+		p.drop()
+	} else if !keep {
+		p.closeIdle()
+	}
+	return rep, stale, err
+}
+
+// exchangeLong is exchange for a long body: it reads while it writes, because
+// the reply may come before the body is written, and instead.
+func (p *http1Conn) exchangeLong(body []byte) (rep reply, keep bool, writeErr, err error) {
+	if p.wrote == nil {
+		p.wrote = make(chan error, 1)
+	}
+	p.vec = [2][]byte{p.out, body}
+	p.bufs = p.vec[:]
+	go func() {
+		_, err := p.bufs.WriteTo(p.conn)
+		p.wrote <- err
+	}()
+	rep, keep, err = p.reader.read(p.conn)
+	// The attempt is over. If the server has read the whole body then its
+	// last write has succeeded, and a deadline no longer changes that.
+	_ = p.conn.SetWriteDeadline(longAgo)
+	writeErr = <-p.wrote
+	p.vec = [2][]byte{}
+	return rep, keep, writeErr, err
+}
+
+// longAgo is a deadline that ends a call at once.
+var longAgo = time.Unix(1, 0)
+
+// exchangeError chooses what to report when there is no reply. A write error
+// comes first, unless the server said why it closes the connection.
+func exchangeError(writeErr, readErr error) error {
+	if malformed, ok := readErr.(malformedError); ok {
+		return malformed
+	}
+	if writeErr != nil && !isTimeout(writeErr) && !isVerification(readErr) {
+		return &attemptError{"write", writeErr}
+	}
+	return &attemptError{"read", readErr}
+}
+
+// fail is the outcome of an attempt without a status.
+func (p *http1Conn) fail(err error, start, deadline time.Time) outcome {
+	if p.ctx.Err() != nil {
+		return canceledOutcome()
+	}
+	var attempt *attemptError
+	if errors.As(err, &attempt) && isTimeout(err) && !time.Now().Before(deadline) {
+		err = &attemptError{attempt.phase, newTimeoutError(deadline.Sub(start))}
+	}
+	return errorOutcome(err)
+}
+
+// dial makes a connection that is ready for a request.
+func (p *http1Conn) dial(deadline time.Time) error {
+	c := p.client
+	ctx, cancel := context.WithDeadline(p.ctx, deadline)
+	defer cancel()
+	addr, via := c.host, ""
+	if c.proxy != nil {
+		addr, via = c.proxy.addr, "proxy "
+	}
+	var dialer net.Dialer
+	raw, err := dialer.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return &attemptError{via + "dial", err}
+	}
+	if err := p.attach(raw); err != nil {
+		return err
+	}
+	conn, err := p.prepare(ctx, raw, deadline)
+	if err != nil {
+		_ = raw.Close()
+		return err
+	}
+	p.conn, p.used, p.idle = conn, false, lookAt(raw)
+	return nil
+}
+
+// attach shows the socket to cancel.
+func (p *http1Conn) attach(raw net.Conn) error {
+	p.mu.Lock()
+	p.raw = raw
+	p.mu.Unlock()
+	if err := p.ctx.Err(); err != nil {
+		_ = raw.Close()
+		return err
+	}
+	return nil
+}
+
+// prepare takes a new socket through the proxy and the TLS handshakes.
+func (p *http1Conn) prepare(ctx context.Context, raw net.Conn, deadline time.Time) (conn net.Conn, err error) {
+	c := p.client
+	_ = raw.SetDeadline(deadline)
+	conn = raw
+	if c.proxy != nil && c.proxy.tls != nil {
+		if conn, err = handshake(conn, c.proxy.tls); err != nil {
+			return nil, &attemptError{"proxy tls handshake", err}
+		}
+	}
+	if c.proxy != nil && (c.proxy.socks || c.tls != nil) {
+		if err := c.proxy.connect(ctx, conn, c.host); err != nil {
+			return nil, &attemptError{"proxy connect", err}
+		}
+		_ = raw.SetDeadline(deadline)
+	}
+	if c.tls != nil {
+		if conn, err = handshake(conn, c.tls); err != nil {
+			return nil, &attemptError{"tls handshake", err}
+		}
+	}
+	return conn, nil
+}
+
+// handshake needs no context: the socket has a deadline, and cancel closes it.
+func handshake(conn net.Conn, cfg *tls.Config) (net.Conn, error) {
+	tc := tls.Client(conn, cfg)
+	return tc, tc.Handshake()
+}
+
+// drop closes the connection without another word, as a TLS goodbye could
+// wait behind a body that the server does not read.
+func (p *http1Conn) drop() {
+	_ = p.raw.Close()
+	p.conn = nil
+}
+
+func (p *http1Conn) closeIdle() {
+	if p.conn != nil {
+		_ = p.conn.Close()
+		p.conn = nil
+	}
+}
+
+func (p *http1Conn) cancel() {
+	p.stop()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.raw != nil {
+		_ = p.raw.Close()
+	}
+}

@@ -1,0 +1,36 @@
+package webhook
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"math/rand/v2"
+)
+
+// eventID is a UUID, version 7 (RFC 9562, section 5.7): 48 bits of Unix
+// milliseconds, then random bits. Ids of one process sort by time.
+type eventID [16]byte
+
+// newEventID makes an id for an event of the given time. The generator is
+// ChaCha8, seeded by the operating system and private to each thread, so ids
+// are unique across processes and cost no lock.
+func newEventID(unixMilli int64) (id eventID) {
+	hi := uint64(unixMilli)<<16 | 0x7000 | rand.Uint64()&0x0fff
+	lo := rand.Uint64()&^(3<<62) | 2<<62
+	binary.BigEndian.PutUint64(id[:8], hi)
+	binary.BigEndian.PutUint64(id[8:], lo)
+	return id
+}
+
+// idLen is the length of an id's text.
+const idLen = 36
+
+// append appends the id in its text form, 8-4-4-4-12.
+func (id eventID) append(dst []byte) []byte {
+	dst = hex.AppendEncode(dst, id[0:4])
+	for _, part := range [][]byte{id[4:6], id[6:8], id[8:10], id[10:16]} {
+		dst = hex.AppendEncode(append(dst, '-'), part)
+	}
+	return dst
+}
+
+func (id eventID) String() string { return string(id.append(make([]byte, 0, idLen))) }

@@ -1,0 +1,41 @@
+//go:build unix
+
+package webhook
+
+import (
+	"net"
+	"syscall"
+)
+
+// An idleLook looks at a kept-alive socket before it is used again.
+type idleLook struct {
+	conn syscall.RawConn
+	read func(fd uintptr) bool // made once, so that a look does not allocate
+	b    [1]byte
+	some bool // what read found
+}
+
+// lookAt returns nil for what is no socket.
+func lookAt(conn net.Conn) *idleLook {
+	sc, ok := conn.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	l := &idleLook{conn: raw}
+	l.read = func(fd uintptr) bool {
+		_, err := syscall.Read(int(fd), l.b[:])
+		l.some = err != syscall.EAGAIN && err != syscall.EWOULDBLOCK
+		return true // do not wait
+	}
+	return l
+}
+
+// readable reports whether there is anything to read: the end, an error, or a
+// byte, which is then lost. It does not wait.
+func (l *idleLook) readable() bool {
+	return l != nil && (l.conn.Read(l.read) != nil || l.some)
+}

@@ -1,0 +1,455 @@
+package webhook
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// warnInterval is the least time between two warnings about the same fault of an
+// endpoint, so that one that comes and goes does not flood the log.
+const warnInterval = time.Minute
+
+// A worker delivers events, one attempt at a time, over a connection of its
+// own. One goroutine runs it.
+type worker struct {
+	pool   *pool
+	poster poster
+
+	// wake holds one wake-up, which the queue sends only to a parked
+	// worker: it never blocks.
+	wake chan struct{}
+
+	// Guarded by the queue's lock while the worker is parked, else its own.
+	lane      uint32 // held for the next attempt
+	probe     bool   // the attempt probes an open breaker
+	target    int    // of the gate, when the attempt began
+	warm      bool   // the poster may have a connection
+	closeIdle bool   // told to close it
+	idleSince time.Time
+
+	jobs    []job
+	buf     []byte // the records of jobs, as far as the store had them in memory
+	fetched []byte // the record of a job, where not
+	ends    []int  // see deliver
+	req     request
+	ev      event
+	batch   batch
+}
+
+// A pool is the workers of one endpoint, as many as it has connections, and
+// what they know of its configuration, which does not change: a reload retires
+// the pool and starts another one on the same queue. Start starts the workers;
+// stop ends them.
+type pool struct {
+	queue   *queue
+	config  *Endpoint
+	log     *slog.Logger
+	format  format
+	render  func(req *request, ev *event) // the format's, but for redelivery
+	letters *letterFile                   // nil: dead events are only counted
+	workers []*worker
+	wg      sync.WaitGroup
+	live    atomic.Int32 // workers that have not ended
+	retired bool         // no attempt begins any more; the queue's lock guards it
+	older   []*pool      // retired, with attempts in flight
+
+	lastFailure atomic.Pointer[outcome] // of any attempt
+
+	warned      atomic.Bool // about a configuration at fault, since the last delivery
+	configWarn  interval
+	readWarn    interval
+	lettersWarn interval
+	lettersLost atomic.Uint64 // dead letters that could not be written
+}
+
+func newPool(q *queue, config *Endpoint, log *slog.Logger, dial func() poster) *pool {
+	p := &pool{queue: q, config: config, log: log}
+	p.format = newFormat(config)
+	p.render = p.format.render
+	for range config.PoolSize {
+		p.workers = append(p.workers, &worker{pool: p, poster: dial(), wake: make(chan struct{}, 1)})
+	}
+	return p
+}
+
+func (p *pool) start() {
+	p.live.Store(int32(len(p.workers)))
+	for _, w := range p.workers {
+		p.wg.Go(w.run)
+	}
+}
+
+// stop ends the workers; attempts in progress are cancelled and their events
+// wait again. It returns when all have ended, or after the grace time if a
+// foreign http.RoundTripper does not heed its context.
+func (p *pool) stop(grace time.Duration) {
+	p.queue.halt()
+	pools := append(p.older, p)
+	for _, p := range pools {
+		for _, w := range p.workers {
+			w.poster.cancel()
+		}
+	}
+	ended := make(chan struct{})
+	go func() { // ends with the last worker
+		for _, p := range pools {
+			p.wg.Wait()
+		}
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(grace):
+	}
+}
+
+func (w *worker) run() {
+	for w.pool.queue.take(w) {
+		w.deliver()
+		w.shrink()
+	}
+	w.poster.closeIdle()
+	w.pool.live.Add(-1)
+}
+
+// deliver makes an attempt for w.jobs and settles them. A batch that is refused
+// goes out again in halves until the refused event stands alone: w.ends is a
+// stack of where they end.
+func (w *worker) deliver() {
+	p, jobs := w.pool, w.jobs
+	w.ends = append(w.ends[:0], len(jobs))
+	for at, again := 0, false; at < len(jobs); again = true {
+		if again && !p.queue.goesOn(w) {
+			p.queue.release(w, jobs[at:], result{fate: fateAgain})
+			return
+		}
+		end := w.ends[len(w.ends)-1]
+		n, err := w.prepare(jobs[at:end])
+		if err != nil {
+			p.warnUnreadable(err)
+			if !errors.Is(err, errUnreadable) { // the disk may recover
+				p.queue.release(w, jobs[at:], result{fate: fateRetry, backoff: p.config.Retry.next(jobs[at].tries + 1)})
+				return
+			}
+			p.queue.release(w, jobs[at:at+1], result{fate: fateCorrupt})
+			n = 1
+		} else {
+			w.warm = true
+			start := time.Now()
+			out := w.poster.post(&w.req, start.Add(p.config.Timeout))
+			if out.verdict == refused && n > 1 {
+				p.queue.countAttempt(out, time.Since(start))
+				w.ends = append(w.ends, at+n/2)
+				continue
+			}
+			if !p.conclude(w, jobs[at:], n, out, time.Since(start)) {
+				return
+			}
+		}
+		if at += n; at == end {
+			w.ends = w.ends[:len(w.ends)-1]
+		}
+	}
+}
+
+// shrink lets go of buffers that a large event has left: pool_size of them would
+// be much memory that nothing bounds.
+func (w *worker) shrink() {
+	w.ev = event{}
+	clear(w.jobs)
+	if cap(w.req.body) > largestKept {
+		w.req.body = nil
+	}
+	if cap(w.fetched) > largestKept {
+		w.fetched = nil
+	}
+}
+
+// largestKept is the longest buffer that a worker keeps from one attempt to the
+// next.
+const largestKept = 64 << 10
+
+// errUnreadable is the error for a record that is damaged for good.
+var errUnreadable = errors.New("record is damaged")
+
+// prepare makes the request for the first n of jobs, as many as it can carry.
+// The error is that of the first job.
+func (w *worker) prepare(jobs []job) (n int, err error) {
+	p := w.pool
+	w.req.header = w.req.header[:0]
+	if p.config.Batch.enabled() {
+		n, err = w.prepareBatch(jobs)
+	} else {
+		n = 1
+		w.fetched, err = p.queue.read(&jobs[0], w.fetched, &w.ev)
+		if err == nil {
+			w.req.id = w.ev.id.append(w.req.id[:0])
+			p.render(&w.req, &w.ev)
+		}
+	}
+	if err == nil && p.config.Compression == Gzip {
+		w.req.compress()
+	}
+	return n, err
+}
+
+// read sets ev to the event of a job, whose fields are then views of the job's
+// record, or of buf if the record has to be fetched from the store, which it
+// returns, grown if necessary.
+func (q *queue) read(j *job, buf []byte, ev *event) ([]byte, error) {
+	if j.rec == nil {
+		rec, err := q.store.fetch(buf, j.ref)
+		if err != nil {
+			if isGone(err) {
+				err = fmt.Errorf("%w: %w", errUnreadable, err)
+			}
+			return buf, err
+		}
+		j.rec, buf = rec, rec
+	}
+	if err := decodeRecord(j.rec, ev); err != nil {
+		return buf, fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	return buf, nil
+}
+
+// judge sets what an outcome means for each of the jobs of an attempt. They
+// have one backoff, so that they go out together again.
+func (p *pool) judge(jobs []job, out outcome) {
+	retry := &p.config.Retry
+	r := result{fate: fateAgain}
+	switch out.verdict {
+	case delivered:
+		r.fate = fateDelivered
+	case refused:
+		r.fate = fateDead
+	case failed, misconfigured:
+		tries := 0
+		for i := range jobs {
+			tries = max(tries, jobs[i].tries)
+		}
+		r = result{fate: fateRetry, status: out.status != 0, backoff: retry.next(tries + 1)}
+	}
+	for i := range jobs {
+		jobs[i].result = r
+		if out.verdict == canceled || r.fate != fateAgain && r.fate != fateRetry {
+			continue
+		}
+		expired := retry.MaxAge >= 0 && time.Since(time.UnixMilli(jobs[i].born)) >= retry.MaxAge
+		if expired || r.status && retry.MaxAttempts >= 0 && jobs[i].attempts+1 >= retry.MaxAttempts {
+			jobs[i].result = result{fate: fateDead}
+		}
+	}
+}
+
+// conclude counts the attempt for the first n of jobs, tells the gate, and
+// settles them. It reports false when the others have to wait too, for which it
+// has seen to.
+func (p *pool) conclude(w *worker, jobs []job, n int, out outcome, took time.Duration) (goOn bool) {
+	goOn = out.verdict == delivered || out.verdict == refused
+	p.judge(jobs[:n], out)
+	for i := range jobs[n:] {
+		jobs[n+i].result = result{fate: fateAgain}
+	}
+	if goOn {
+		jobs = jobs[:n]
+	} else if out.verdict != canceled {
+		p.lastFailure.Store(&out)
+	}
+	p.buryDead(jobs[:n], out)
+	q := p.queue
+	var opened, closed bool
+	q.mu.Lock()
+	probe := w.probe
+	q.attempted(out, took)
+	if w.target == q.gate.target {
+		switch out.verdict {
+		case delivered:
+			closed = q.gate.succeeded()
+		case failed, misconfigured:
+			opened = q.gate.failed(p.config.Breaker, probe)
+		case paused:
+			q.gate.pause(min(out.retryAfter, p.config.Retry.MaxRetryAfter))
+		case refused:
+			if probe {
+				q.gate.probed(p.config.Breaker)
+			}
+		}
+	}
+	q.leave(w)
+	q.settle(jobs)
+	if opened || closed || out.verdict == paused || probe {
+		q.kickClock()
+	}
+	q.mu.Unlock()
+	p.report(out, opened, closed)
+	return goOn
+}
+
+// buryDead writes the dead letters of the jobs that an attempt's outcome ends.
+func (p *pool) buryDead(jobs []job, out outcome) {
+	if p.letters == nil || out.verdict == delivered {
+		return
+	}
+	var dead []job
+	for _, j := range jobs {
+		if j.result.fate == fateDead {
+			dead = append(dead, j)
+		}
+	}
+	if len(dead) > 0 {
+		p.bury(dead, out.status, p.causeOf(out), 1)
+	}
+}
+
+// countAttempt counts an attempt whose jobs go on.
+func (q *queue) countAttempt(out outcome, took time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.attempted(out, took)
+}
+
+func (q *queue) attempted(out outcome, took time.Duration) {
+	if out.verdict != canceled {
+		q.counters.attempt(out.status, took)
+	}
+}
+
+// goesOn reports whether w may make another attempt for what it holds.
+func (q *queue) goesOn(w *worker) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.gate.admits() && !q.halted && !w.pool.retired
+}
+
+// causeOf says why an attempt's outcome ends its event.
+func (p *pool) causeOf(out outcome) string {
+	why := "refused"
+	if out.verdict != refused {
+		why = "given up"
+	}
+	return why + ": " + out.text()
+}
+
+// text describes an outcome.
+func (o *outcome) text() string {
+	if o.status != 0 {
+		return fmt.Sprintf("status %d", o.status)
+	}
+	return o.err.Error()
+}
+
+// tooOld says why an event was given up between attempts.
+func (p *pool) tooOld() string {
+	why := fmt.Sprintf("given up: older than %v", p.config.Retry.MaxAge)
+	if last := p.lastFailure.Load(); last != nil {
+		why += "; the endpoint's last failure: " + last.text()
+	}
+	return why
+}
+
+// bury writes the dead letters of jobs, whose last attempt got the given
+// status, if it got one; tried is 1 if there was an attempt that the jobs do
+// not count yet. What cannot be written is lost, and logged.
+func (p *pool) bury(jobs []job, status int, cause string, tried int) {
+	if p.letters == nil {
+		return
+	}
+	var buf []byte
+	var ev event
+	var req request
+	var letters []*deadLetter
+	size := 0
+	for i := range jobs {
+		j := &jobs[i]
+		var err error
+		if buf, err = p.queue.read(j, buf, &ev); err != nil {
+			p.warnUnreadable(err)
+			continue
+		}
+		p.render(&req, &ev)
+		l := &deadLetter{
+			ID: ev.id.String(), Time: time.UnixMilli(ev.time).UTC(),
+			Endpoint: p.config.Name, Event: kinds[ev.kind].name, Client: strings.Clone(ev.actor()),
+			Attempts: j.tries + tried, Status: status, Error: cause, ContentType: p.contentType(&req),
+		}
+		l.setBody(req.body)
+		l.setHeaders(req.header)
+		letters = append(letters, l)
+		if size += len(l.Body); size >= letterChunk {
+			p.writeLetters(letters)
+			letters, size = letters[:0], 0
+		}
+	}
+	p.writeLetters(letters)
+}
+
+// letterChunk is the size of dead letters that are written together: events may
+// be large, and copies of many would be another queue.
+const letterChunk = 1 << 20
+
+func (p *pool) writeLetters(letters []*deadLetter) {
+	if len(letters) == 0 {
+		return
+	}
+	if err := p.letters.write(letters...); err != nil {
+		if lost := p.lettersLost.Add(uint64(len(letters))); p.lettersWarn.due() {
+			p.log.Warn("dead letters cannot be written, events are lost", "count", lost, "error", err)
+		}
+	}
+}
+
+func (p *pool) warnUnreadable(err error) {
+	if p.readWarn.due() {
+		p.log.Warn("events cannot be read from the queue", "error", err)
+	}
+}
+
+// An interval keeps log lines about the same thing a warnInterval apart.
+type interval struct{ last atomic.Int64 } // Unix seconds
+
+// due reports whether it is time for the next line.
+func (i *interval) due() bool {
+	now, last := time.Now().Unix(), i.last.Load()
+	return now-last >= int64(warnInterval/time.Second) && i.last.CompareAndSwap(last, now)
+}
+
+// contentType is what a request is sent with.
+func (p *pool) contentType(req *request) string {
+	if req.contentType != "" {
+		return req.contentType
+	}
+	for _, h := range p.config.Headers {
+		if equalFold(h.Name, "content-type") {
+			return string(h.Value)
+		}
+	}
+	return defaultContentType
+}
+
+// report logs the changes in an endpoint's health, not its single failures.
+func (p *pool) report(out outcome, opened, closed bool) {
+	if closed {
+		p.log.Info("endpoint recovered")
+	}
+	if opened {
+		p.log.Warn("endpoint failing, breaker open", "status", out.status, "error", out.err,
+			"failures", p.config.Breaker.Failures, "cooldown", p.config.Breaker.Cooldown)
+	}
+	switch out.verdict {
+	case delivered:
+		if p.warned.Load() {
+			p.warned.Store(false)
+		}
+	case misconfigured:
+		if !p.warned.Load() && p.configWarn.due() {
+			p.warned.Store(true)
+			p.log.Warn("endpoint or its configuration at fault, retrying", "status", out.status, "error", out.err)
+		}
+	}
+}

@@ -1,0 +1,561 @@
+package webhook
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A fakePoster answers attempts by a function instead of a network.
+type fakePoster struct {
+	answer func(req *request, deadline time.Time, canceled <-chan struct{}) outcome
+	stop   chan struct{}
+	once   sync.Once
+}
+
+func (p *fakePoster) post(req *request, deadline time.Time) outcome {
+	select {
+	case <-p.stop:
+		return outcome{verdict: canceled}
+	default:
+		return p.answer(req, deadline, p.stop)
+	}
+}
+func (p *fakePoster) cancel()    { p.once.Do(func() { close(p.stop) }) }
+func (p *fakePoster) closeIdle() {}
+
+// hang waits until the attempt's deadline or its cancellation.
+func hang(deadline time.Time, canceled <-chan struct{}) outcome {
+	select {
+	case <-canceled:
+		return outcome{verdict: canceled_}
+	case <-time.After(time.Until(deadline)):
+		return outcome{verdict: failed, err: errors.New("timeout")}
+	}
+}
+
+const canceled_ = canceled // for where a channel has the name
+
+// defaultEndpoint is a configuration with all defaults.
+func defaultEndpoint() Endpoint {
+	c, err := (&Config{Endpoints: []Endpoint{{URL: "http://127.0.0.1/"}}}).resolve()
+	if err != nil {
+		panic(err)
+	}
+	return c.Endpoints[0]
+}
+
+// startFake starts an endpoint whose attempts are answered by answer.
+func startFake(c Endpoint, answer func(req *request, deadline time.Time, canceled <-chan struct{}) outcome) *endpoint {
+	e := &endpoint{config: &c, log: slog.New(slog.DiscardHandler), queue: newQueue(limitsOf(&c), new(memory))}
+	e.pool = newPool(e.queue, &c, e.log, func() poster {
+		return &fakePoster{answer: answer, stop: make(chan struct{})}
+	})
+	e.clock = &clock{queue: e.queue, log: e.log, stop: make(chan struct{}), giveUp: e.giveUp}
+	e.start()
+	return e
+}
+
+// publishOf is a message_publish event of a client.
+func publishOf(client, payload string) *event {
+	ms := time.Now().UnixMilli()
+	return &event{kind: kindPublish, id: newEventID(ms), time: ms, from: client, topic: "t", payload: []byte(payload)}
+}
+
+// payloadOf returns the payload in a body that has a plain one.
+func payloadOf(body []byte) string {
+	_, rest, _ := strings.Cut(string(body), `"payload":"`)
+	text, _, _ := strings.Cut(rest, `"`)
+	return text
+}
+
+// checkSum fails the test unless the counters add up.
+func checkSum(t *testing.T, s EndpointStats) {
+	t.Helper()
+	var dropped uint64
+	for _, n := range s.Dropped {
+		dropped += n
+	}
+	in := s.Offered + s.Recovered
+	out := s.Delivered + s.Dead + dropped + s.Forwarded + uint64(s.Waiting) + uint64(s.InFlight)
+	if in != out {
+		t.Errorf("counters do not add up: %d in, %d out: %+v", in, out, s)
+	}
+	var byEvent uint64
+	for _, n := range s.Events {
+		byEvent += n.Dropped
+	}
+	if byEvent != dropped {
+		t.Errorf("%d drops by event, %d by reason: %+v", byEvent, dropped, s)
+	}
+}
+
+func TestLanesDoNotWaitForEachOther(t *testing.T) {
+	start := func(hung string) map[string]time.Duration {
+		var mu sync.Mutex
+		begun := make(map[string]time.Duration)
+		synctest.Test(t, func(t *testing.T) {
+			t0 := time.Now()
+			e := startFake(defaultEndpoint(), func(req *request, deadline time.Time, canceled <-chan struct{}) outcome {
+				p := payloadOf(req.body)
+				mu.Lock()
+				if _, ok := begun[p]; !ok {
+					begun[p] = time.Since(t0)
+				}
+				mu.Unlock()
+				if hung != "" && strings.HasPrefix(p, hung) {
+					return hang(deadline, canceled)
+				}
+				time.Sleep(20 * time.Millisecond)
+				return outcome{status: 200}
+			})
+			for n := range 200 {
+				for c := range 10 {
+					e.queue.offer(publishOf(fmt.Sprint("c", c), fmt.Sprintf("c%d-%d", c, n)), false)
+				}
+				time.Sleep(13 * time.Millisecond)
+			}
+			time.Sleep(10 * time.Second)
+			e.stop(0)
+		})
+		return begun
+	}
+	free, hung := start(""), start("c3-")
+	for p, at := range free {
+		if got := hung[p]; got != at && !strings.HasPrefix(p, "c3-") {
+			t.Errorf("attempt for %s began at %v with c3 hung, at %v without", p, got, at)
+		}
+	}
+	if len(free) != 2000 {
+		t.Errorf("%d events were attempted, want 2000", len(free))
+	}
+}
+
+// TestOrderAndCounters sends random traffic through an endpoint that answers at
+// random, and checks after each step what must always hold.
+func TestOrderAndCounters(t *testing.T) {
+	for seed := range uint64(20) {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rnd := rand.New(rand.NewPCG(seed, 1))
+				c := defaultEndpoint()
+				c.PoolSize = 1 + rnd.IntN(8)
+				c.Queue.Capacity = 50 + rnd.IntN(200)
+				c.Queue.Overflow = []Overflow{DropOldest, DropNewest, Block}[rnd.IntN(3)]
+				c.Retry.MaxAge = time.Duration(5+rnd.IntN(60)) * time.Second
+				var mu sync.Mutex
+				lastDone := make(map[string]int) // by client, the last delivered
+				busy := make(map[string]bool)
+				seen := 0
+				e := startFake(c, func(req *request, deadline time.Time, canceled <-chan struct{}) outcome {
+					var client string
+					var n int
+					if _, err := fmt.Sscanf(payloadOf(req.body), "%s %d", &client, &n); err != nil {
+						t.Errorf("body %q: %v", req.body, err)
+					}
+					mu.Lock()
+					if busy[client] {
+						t.Errorf("two attempts in flight for %s", client)
+					}
+					busy[client] = true
+					if n <= lastDone[client] {
+						t.Errorf("%s: %d attempted after %d was delivered", client, n, lastDone[client])
+					}
+					pick, nap := rand.IntN(10), time.Duration(rand.IntN(100))*time.Millisecond
+					mu.Unlock()
+					time.Sleep(nap)
+					mu.Lock()
+					defer mu.Unlock()
+					busy[client] = false
+					switch pick {
+					case 0:
+						return outcome{verdict: failed, status: 500}
+					case 1:
+						return outcome{verdict: failed, err: errors.New("reset")}
+					case 2:
+						return outcome{verdict: refused, status: 400}
+					case 3:
+						return outcome{verdict: paused, status: 429, retryAfter: time.Second}
+					case 4:
+						return outcome{verdict: misconfigured, status: 401}
+					}
+					lastDone[client] = n
+					seen++
+					return outcome{status: 200}
+				})
+				next := make(map[string]int)
+				for range 3000 {
+					client := fmt.Sprint("c", rnd.IntN(40))
+					next[client]++
+					e.queue.offer(publishOf(client, fmt.Sprintf("%s %d", client, next[client])), rnd.IntN(2) == 0)
+					checkSum(t, e.queue.stats())
+					synctest.Wait() // the clock may have something due now
+					checkQueue(t, e.queue)
+					time.Sleep(time.Duration(rnd.IntN(30)) * time.Millisecond)
+				}
+				e.stop(5 * time.Second)
+				s := e.queue.stats()
+				checkSum(t, s)
+				checkQueue(t, e.queue)
+				if int(s.Delivered) != seen || s.Waiting != 0 || s.InFlight != 0 || s.Offered != 3000 {
+					t.Errorf("%d delivered, stats %+v", seen, s)
+				}
+				if n := len(e.queue.byKey); n != 0 {
+					t.Errorf("%d lanes left behind", n)
+				}
+			})
+		})
+	}
+}
+
+// checkQueue fails the test unless the queue's lists agree with each other.
+func checkQueue(t *testing.T, q *queue) {
+	t.Helper()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	waiting, inFlight, bytes := 0, 0, int64(0)
+	for at := q.age.head; at != 0; at = q.entries.at(at).newer {
+		if e := q.entries.at(at); e.flags&entryInFlight != 0 {
+			inFlight++
+		} else {
+			waiting++
+			bytes += q.store.cost(int(e.size))
+		}
+	}
+	if waiting != q.waiting || inFlight != q.inFlight || bytes != q.waitingBytes {
+		t.Fatalf("age list has %d waiting (%d bytes), %d in flight; counters say %d (%d), %d",
+			waiting, bytes, inFlight, q.waiting, q.waitingBytes, q.inFlight)
+	}
+	inLanes := 0
+	for key, at := range q.byKey {
+		l := q.lanes.at(at)
+		if l.key != key || l.head == 0 && l.inFlight == 0 && l.state != laneBusy {
+			t.Fatalf("lane %d: %+v", at, *l)
+		}
+		for e := l.head; e != 0; e = q.entries.at(e).next {
+			inLanes++
+			if q.entries.at(e).next == 0 && e != l.tail {
+				t.Fatalf("lane %d ends at %d, tail is %d", at, e, l.tail)
+			}
+		}
+	}
+	if inLanes != waiting {
+		t.Fatalf("%d entries in lanes, %d wait", inLanes, waiting)
+	}
+	first := uint32(0)
+	for at := q.age.head; at != 0 && first == 0; at = q.entries.at(at).newer {
+		if q.entries.at(at).flags&entryInFlight == 0 {
+			first = at
+		}
+	}
+	if got := q.age.oldestWaiting(&q.entries); got != first {
+		t.Fatalf("oldest waiting is %d, the list says %d", got, first)
+	}
+	ready := 0
+	for at := q.ready.head; at != 0; at = q.lanes.at(at).next {
+		for e := q.lanes.at(at).head; e != 0; e = q.entries.at(e).next {
+			ready++
+		}
+	}
+	if ready != q.batching.ready {
+		t.Fatalf("%d entries in ready lanes, %d counted", ready, q.batching.ready)
+	}
+	if len(q.idle) > 0 && q.ready.head != 0 && q.gate.admits() && q.due() {
+		t.Fatalf("%d workers idle while lanes are ready", len(q.idle))
+	}
+}
+
+func TestDropOldestSparesWhatIsInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := defaultEndpoint()
+		c.PoolSize, c.Queue.Capacity = 1, 3
+		var got []string
+		release := make(chan struct{})
+		e := startFake(c, func(req *request, _ time.Time, _ <-chan struct{}) outcome {
+			<-release
+			got = append(got, payloadOf(req.body))
+			return outcome{status: 200}
+		})
+		for i := range 6 {
+			e.queue.offer(publishOf(fmt.Sprint("c", i%2), fmt.Sprint(i)), false)
+			synctest.Wait()
+		}
+		s := e.queue.stats()
+		if s.InFlight != 1 || s.Waiting != 3 || s.Dropped["queue_full"] != 2 {
+			t.Errorf("stats %+v", s)
+		}
+		close(release)
+		e.stop(time.Second)
+		if want := []string{"0", "3", "4", "5"}; !slices.Equal(got, want) && !slices.Equal(got, []string{"0", "4", "3", "5"}) {
+			t.Errorf("delivered %v, want %v", got, want)
+		}
+	})
+}
+
+func TestBlockWaitsForRoomAndNoLonger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := defaultEndpoint()
+		c.PoolSize, c.Queue.Capacity, c.Queue.Overflow = 1, 1, Block
+		e := startFake(c, func(_ *request, _ time.Time, _ <-chan struct{}) outcome {
+			time.Sleep(1500 * time.Millisecond)
+			return outcome{status: 200}
+		})
+		took := func(wait bool) time.Duration {
+			t0 := time.Now()
+			e.queue.offer(publishOf("c", "x"), wait)
+			return time.Since(t0)
+		}
+		took(true)
+		synctest.Wait()
+		took(true)
+		if d := took(false); d != 0 {
+			t.Errorf("an offer that must not wait took %v", d)
+		}
+		if d := took(true); d != time.Second {
+			t.Errorf("an offer that finds no room took %v, want the block timeout", d)
+		}
+		if d := took(true); d != 500*time.Millisecond {
+			t.Errorf("an offer that finds room after 500ms took %v", d)
+		}
+		if s := e.queue.stats(); s.Dropped["queue_full"] != 2 {
+			t.Errorf("stats %+v", s)
+		}
+		stopped := make(chan struct{})
+		go func() { e.stop(10 * time.Second); close(stopped) }()
+		synctest.Wait()
+		if d := took(true); d != 0 || e.queue.stats().Dropped["stopped"] != 1 {
+			t.Errorf("an offer after stop took %v: %+v", d, e.queue.stats())
+		}
+		<-stopped
+	})
+}
+
+func TestQuietSystemSurvivesOutage(t *testing.T) {
+	for _, out := range []outcome{
+		{verdict: failed, err: errors.New("connection refused")},
+		{verdict: failed, status: 503},
+		{verdict: misconfigured, status: 401},
+		{verdict: misconfigured, status: 404},
+		{verdict: paused, status: 429, retryAfter: 10 * time.Second},
+	} {
+		t.Run(fmt.Sprint(out.verdict, out.status), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				t0 := time.Now()
+				e := startFake(defaultEndpoint(), func(*request, time.Time, <-chan struct{}) outcome {
+					if time.Since(t0) < 4*time.Minute {
+						return out
+					}
+					return outcome{status: 200}
+				})
+				for range 30 {
+					e.queue.offer(publishOf("c", "x"), false)
+					time.Sleep(10 * time.Second)
+				}
+				e.stop(time.Minute)
+				if s := e.queue.stats(); s.Delivered != 30 {
+					t.Errorf("stats %+v", s)
+				}
+			})
+		})
+	}
+}
+
+func TestBreakerProbesOncePerCooldown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var attempts []time.Duration
+		var up atomic.Bool
+		var mu sync.Mutex
+		t0 := time.Now()
+		e := startFake(defaultEndpoint(), func(*request, time.Time, <-chan struct{}) outcome {
+			mu.Lock()
+			defer mu.Unlock()
+			attempts = append(attempts, time.Since(t0))
+			if up.Load() {
+				return outcome{status: 200}
+			}
+			return outcome{verdict: failed, status: 500}
+		})
+		for i := range 1000 {
+			e.queue.offer(publishOf(fmt.Sprint("c", i), "x"), false)
+		}
+		synctest.Wait()
+		mu.Lock()
+		first := len(attempts)
+		mu.Unlock()
+		if first < 10 || first > 10+32 {
+			t.Errorf("%d attempts before the breaker opened, want 10, or with those in flight up to 42", first)
+		}
+		if s := e.queue.stats(); s.Breaker != "open" {
+			t.Errorf("breaker is %s", s.Breaker)
+		}
+		time.Sleep(21 * time.Second)
+		mu.Lock()
+		probes := len(attempts) - first
+		mu.Unlock()
+		if probes != 4 {
+			t.Errorf("%d probes in 21 s at a cooldown of 5 s: %v", probes, attempts[first:])
+		}
+		up.Store(true)
+		time.Sleep(time.Minute)
+		s := e.queue.stats()
+		if s.Breaker != "closed" || s.Delivered != 1000 {
+			t.Errorf("stats %+v", s)
+		}
+		e.stop(0)
+	})
+}
+
+func TestRetryAfterPausesTheEndpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var attempts []time.Duration
+		t0 := time.Now()
+		e := startFake(defaultEndpoint(), func(*request, time.Time, <-chan struct{}) outcome {
+			mu.Lock()
+			defer mu.Unlock()
+			attempts = append(attempts, time.Since(t0))
+			if len(attempts) == 1 {
+				return outcome{verdict: paused, status: 429, retryAfter: time.Hour} // capped
+			}
+			return outcome{status: 200}
+		})
+		e.queue.offer(publishOf("a", "x"), false)
+		synctest.Wait()
+		time.Sleep(4 * time.Minute)
+		for i := range 10 {
+			e.queue.offer(publishOf(fmt.Sprint("c", i), "x"), false)
+		}
+		time.Sleep(2 * time.Minute)
+		mu.Lock()
+		defer mu.Unlock()
+		for _, at := range attempts[1:] {
+			if at < 5*time.Minute {
+				t.Errorf("an attempt at %v, within the pause", at)
+			}
+		}
+		// The first event was five minutes old when the pause ended.
+		if s := e.queue.stats(); s.Delivered+s.Dead != 11 || s.Retried != 0 {
+			t.Errorf("stats %+v", s)
+		}
+		e.stop(0)
+	})
+}
+
+func TestMaxAgeAndMaxAttempts(t *testing.T) {
+	t.Run("age", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c := defaultEndpoint()
+			c.Retry.MaxAge = 10 * time.Second
+			e := startFake(c, func(_ *request, d time.Time, stop <-chan struct{}) outcome { return hang(d, stop) })
+			for i := range 500 {
+				e.queue.offer(publishOf(fmt.Sprint("c", i%50), "x"), false)
+			}
+			time.Sleep(9 * time.Second)
+			if s := e.queue.stats(); s.Dead != 0 {
+				t.Errorf("given up too early: %+v", s)
+			}
+			time.Sleep(time.Second + time.Millisecond)
+			synctest.Wait()
+			if s := e.queue.stats(); s.Waiting != 0 {
+				t.Errorf("still waiting past max_age: %+v", s)
+			}
+			time.Sleep(10 * time.Second)
+			s := e.queue.stats()
+			checkSum(t, s)
+			if s.Dead != 500 {
+				t.Errorf("stats %+v", s)
+			}
+			e.stop(0)
+		})
+	})
+	t.Run("attempts", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c := defaultEndpoint()
+			c.Retry.MaxAttempts = 3
+			n := 0
+			e := startFake(c, func(*request, time.Time, <-chan struct{}) outcome {
+				if n++; n == 2 {
+					return outcome{verdict: failed, err: errors.New("reset")} // does not count
+				}
+				return outcome{verdict: failed, status: 500}
+			})
+			e.queue.offer(publishOf("c", "x"), false)
+			time.Sleep(4 * time.Minute)
+			s := e.queue.stats()
+			if s.Dead != 1 || n != 4 {
+				t.Errorf("%d attempts, stats %+v", n, s)
+			}
+			e.stop(0)
+		})
+	})
+}
+
+func TestStopWithinDrainTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := startFake(defaultEndpoint(), func(_ *request, d time.Time, stop <-chan struct{}) outcome { return hang(d, stop) })
+		for i := range 100 {
+			e.queue.offer(publishOf(fmt.Sprint("c", i), "x"), false)
+		}
+		synctest.Wait()
+		t0 := time.Now()
+		e.stop(3 * time.Second)
+		if d := time.Since(t0); d < 3*time.Second || d > 4*time.Second {
+			t.Errorf("stop took %v", d)
+		}
+		s := e.queue.stats()
+		checkSum(t, s)
+		if s.Dropped["shutdown"] != 100 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+func TestRefusedConnectionsFillATenth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := defaultEndpoint()
+		c.PoolSize, c.Queue.Capacity = 1, 100
+		e := startFake(c, func(_ *request, d time.Time, stop <-chan struct{}) outcome { return hang(d, stop) })
+		e.queue.offer(publishOf("c", "x"), false)
+		synctest.Wait()
+		for i := range 50 {
+			ev := publishOf("c", "x")
+			ev.kind, ev.lane, ev.conn, ev.client = kindConnack, laneConn, uint64(i), "victim"
+			e.queue.offer(ev, false)
+		}
+		if s := e.queue.stats(); s.Waiting != 10 || s.Dropped["refused_quota"] != 40 {
+			t.Errorf("stats %+v", s)
+		}
+		e.stop(0)
+	})
+}
+
+func TestBackoffRange(t *testing.T) {
+	r := Retry{MinBackoff: 500 * time.Millisecond, MaxBackoff: 30 * time.Second}
+	for n, top := range map[int]time.Duration{
+		1: 1500 * time.Millisecond, 2: 4500 * time.Millisecond, 3: 13500 * time.Millisecond,
+		4: 30 * time.Second, 5: 30 * time.Second, 255: 30 * time.Second,
+	} {
+		lowest, highest := time.Hour, time.Duration(0)
+		for range 10000 {
+			d := r.next(n)
+			lowest, highest = min(lowest, d), max(highest, d)
+		}
+		if lowest < r.MinBackoff || highest > top || highest < top*9/10 || lowest > r.MinBackoff+top/10 {
+			t.Errorf("after %d failures: %v to %v, want %v to %v", n, lowest, highest, r.MinBackoff, top)
+		}
+	}
+	huge := Retry{MinBackoff: time.Hour, MaxBackoff: 1<<63 - 1}
+	for n := range 300 {
+		if d := huge.next(n); d < time.Hour {
+			t.Fatalf("after %d failures: %v", n, d)
+		}
+	}
+}

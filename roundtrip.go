@@ -1,0 +1,178 @@
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// prepareTransport builds what all requests to an Options.Transport share.
+func (c *client) prepareTransport(u *url.URL, headers []Header) {
+	shared := *u
+	// The transport would make an Authorization header of the user info,
+	// which is among the headers already.
+	shared.User = nil
+	shared.Fragment, shared.RawFragment = "", ""
+	c.url = &shared
+	c.header = make(http.Header, len(headers))
+	for _, h := range headers {
+		switch {
+		case equalFold(h.Name, "Host"):
+			c.hostname = string(h.Value)
+		case equalFold(h.Name, "User-Agent"):
+			// Under another spelling, net/http adds its own.
+			c.header["User-Agent"] = []string{string(h.Value)}
+		default:
+			if equalFold(h.Name, "Content-Type") {
+				c.ctName = h.Name
+			}
+			c.header[h.Name] = append(c.header[h.Name], string(h.Value))
+		}
+	}
+}
+
+// A roundTripConn is a poster over an http.RoundTripper, which has the
+// connections.
+type roundTripConn struct {
+	client *client
+	sign   *signer         // nil: requests are not signed
+	ctx    context.Context // ends with cancel
+	stop   context.CancelFunc
+}
+
+func (p *roundTripConn) cancel() { p.stop() }
+
+// closeIdle does nothing: the connections belong to the transport, which may
+// serve others too.
+func (p *roundTripConn) closeIdle() {}
+
+func (p *roundTripConn) post(req *request, deadline time.Time) outcome {
+	start := time.Now()
+	if p.ctx.Err() != nil {
+		return canceledOutcome()
+	}
+	ctx, cancel := context.WithDeadline(p.ctx, deadline)
+	defer cancel()
+	body := &lentBody{bytes: req.body}
+	defer body.revoke()
+	resp, err := p.client.transport.RoundTrip(p.client.newRequest(ctx, req, p.sign, body, start))
+	switch {
+	case err != nil && p.ctx.Err() != nil:
+		return canceledOutcome()
+	case err != nil && ctx.Err() != nil:
+		return errorOutcome(&attemptError{"transport", newTimeoutError(deadline.Sub(start))})
+	case err != nil:
+		return errorOutcome(&attemptError{"transport", withoutURL(err)})
+	case resp == nil:
+		return errorOutcome(&attemptError{"transport", errors.New("neither a response nor an error")})
+	}
+	if resp.Body != nil {
+		// As much as lets the transport use the connection again.
+		_, _ = io.CopyN(io.Discard, resp.Body, maxReplyBody+1)
+		_ = resp.Body.Close()
+	}
+	return statusOutcome(resp.StatusCode, parseRetryAfter(resp.Header.Get("Retry-After"), time.Now()))
+}
+
+// newRequest makes the request of one attempt. Its header map is its own, as
+// some transports add to it.
+func (c *client) newRequest(ctx context.Context, req *request, sign *signer, body *lentBody, now time.Time) *http.Request {
+	header := maps.Clone(c.header)
+	if req.contentType != "" {
+		header[c.ctName] = []string{req.contentType}
+	}
+	header["webhook-id"] = []string{string(req.id)}
+	header["webhook-timestamp"] = []string{strconv.FormatInt(now.Unix(), 10)}
+	if sign != nil {
+		header["webhook-signature"] = []string{string(sign.append(nil, req.id, now.Unix(), req.body))}
+	}
+	for line := range bytes.Lines(req.header) {
+		if name, value, ok := splitField(bytes.TrimSuffix(line, []byte("\r\n"))); ok {
+			header[string(name)] = append(header[string(name)], string(value))
+		}
+	}
+	u := *c.url
+	r := &http.Request{
+		Method:        http.MethodPost,
+		URL:           &u,
+		Host:          c.hostname,
+		Header:        header,
+		Proto:         "HTTP/1.1",
+		ProtoMajor:    1,
+		ProtoMinor:    1,
+		ContentLength: int64(len(req.body)),
+		Body:          body.open(),
+		// With it, the transport may send again what a closed connection
+		// swallowed.
+		GetBody: func() (io.ReadCloser, error) { return body.open(), nil },
+	}
+	return r.WithContext(ctx)
+}
+
+// withoutURL takes a url.Error's URL, which may carry credentials, out of err.
+func withoutURL(err error) error {
+	var ue *url.Error
+	for errors.As(err, &ue) {
+		err = ue.Err
+	}
+	return err
+}
+
+// A lentBody lends a body to a transport until the attempt is over. A
+// transport may read on after that, for instance when the server answered
+// early, but the bytes then belong to another request.
+type lentBody struct {
+	mu      sync.Mutex
+	bytes   []byte
+	revoked bool
+}
+
+func (b *lentBody) open() io.ReadCloser {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.revoked && len(b.bytes) == 0 {
+		return http.NoBody // anything else would be sent chunked
+	}
+	return &lentReader{body: b}
+}
+
+func (b *lentBody) revoke() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.bytes, b.revoked = nil, true
+}
+
+// readAt reads from a place in the body, like an io.ReaderAt.
+func (b *lentBody) readAt(p []byte, off int) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.revoked:
+		return 0, errRevoked
+	case off == len(b.bytes):
+		return 0, io.EOF
+	}
+	return copy(p, b.bytes[off:]), nil
+}
+
+var errRevoked = errors.New("the attempt is over")
+
+type lentReader struct {
+	body *lentBody
+	off  int
+}
+
+func (r *lentReader) Read(p []byte) (int, error) {
+	n, err := r.body.readAt(p, r.off)
+	r.off += n
+	return n, err
+}
+
+func (r *lentReader) Close() error { return nil }

@@ -1,0 +1,205 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A roundTripFunc is an http.RoundTripper.
+type roundTripFunc func(*http.Request) (*http.Response, error)
+
+func (f roundTripFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func newTestRoundTripConn(t testing.TB, ep Endpoint, rt http.RoundTripper) poster {
+	t.Helper()
+	c, err := newClient(&ep, rt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := c.conn()
+	t.Cleanup(p.cancel)
+	return p
+}
+
+func respond(status int, body io.ReadCloser, header http.Header) *http.Response {
+	return &http.Response{StatusCode: status, Header: header, Body: body}
+}
+
+// TestRoundTripRequest fixes what a transport gets.
+func TestRoundTripRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // the time is fixed, too
+		var got *http.Request
+		var body string
+		transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			got = r
+			b, _ := io.ReadAll(r.Body)
+			body = string(b)
+			return respond(204, http.NoBody, nil), nil
+		})
+		p := newTestRoundTripConn(t, Endpoint{
+			URL:     "https://user:secret@webhook.test/a%2Fb/./c?d=%20#e",
+			Headers: []Header{{"host", "other.test"}, {"x-Token", "t"}, {"user-agent", "me"}, {"content-type", "text/plain"}},
+		}, transport)
+		req := &request{id: []byte("id-1"), contentType: "text/html", header: []byte("A: b\r\nc-d: e, f\r\nA: g\r\n"), body: []byte("{}")}
+		wantOutcome(t, p.post(req, time.Now().Add(5*time.Second)), delivered, 204, "")
+
+		if u := got.URL.String(); u != "https://webhook.test/a%2Fb/./c?d=%20" || got.Method != "POST" || got.Host != "other.test" {
+			t.Errorf("%s %s with Host %s", got.Method, u, got.Host)
+		}
+		want := http.Header{
+			"x-Token":           {"t"},
+			"User-Agent":        {"me"},
+			"content-type":      {"text/html"},
+			"Authorization":     {"Basic dXNlcjpzZWNyZXQ="},
+			"webhook-id":        {"id-1"},
+			"webhook-timestamp": {"946684800"},
+			"A":                 {"b", "g"},
+			"c-d":               {"e, f"},
+		}
+		if !maps.EqualFunc(got.Header, want, func(a, b []string) bool { return strings.Join(a, "|") == strings.Join(b, "|") }) {
+			t.Errorf("header %v\nwant   %v", got.Header, want)
+		}
+		if body != "{}" || got.ContentLength != 2 {
+			t.Errorf("body %q, ContentLength %d", body, got.ContentLength)
+		}
+		if deadline, ok := got.Context().Deadline(); !ok || time.Until(deadline) != 5*time.Second {
+			t.Errorf("deadline %v", deadline)
+		}
+		if _, err := got.GetBody(); err != nil {
+			t.Errorf("GetBody: %v", err)
+		}
+	})
+}
+
+func TestRoundTripOutcomes(t *testing.T) {
+	secret := &url.Error{Op: "Post", URL: "https://user:secret@webhook.test/?token", Err: errors.New("broken")}
+	for _, tt := range []struct {
+		name      string
+		transport roundTripFunc
+		want      outcome // err apart
+		err       string
+	}{
+		{"200", func(*http.Request) (*http.Response, error) { return respond(200, http.NoBody, nil), nil },
+			outcome{verdict: delivered, status: 200}, ""},
+		{"nil body", func(*http.Request) (*http.Response, error) { return respond(200, nil, nil), nil },
+			outcome{verdict: delivered, status: 200}, ""},
+		{"redirect", func(*http.Request) (*http.Response, error) { return respond(302, http.NoBody, nil), nil },
+			outcome{verdict: misconfigured, status: 302}, ""},
+		{"pause", func(*http.Request) (*http.Response, error) {
+			return respond(503, http.NoBody, http.Header{"Retry-After": {"7"}}), nil
+		}, outcome{verdict: paused, status: 503, retryAfter: 7 * time.Second}, ""},
+		{"Retry-After of another status", func(*http.Request) (*http.Response, error) {
+			return respond(500, http.NoBody, http.Header{"Retry-After": {"7"}}), nil
+		}, outcome{verdict: failed, status: 500}, ""},
+		{"URL in the error", func(*http.Request) (*http.Response, error) { return nil, secret },
+			outcome{verdict: failed}, "transport: broken"},
+		{"URL deep in the error", func(*http.Request) (*http.Response, error) {
+			return nil, &url.Error{Op: "Post", URL: "x", Err: errors.Join(secret)}
+		}, outcome{verdict: failed}, "transport: broken"},
+		{"canceled by itself", func(*http.Request) (*http.Response, error) { return nil, context.Canceled },
+			outcome{verdict: failed}, "transport: context canceled"},
+		{"nothing", func(*http.Request) (*http.Response, error) { return nil, nil },
+			outcome{verdict: failed}, "transport: neither a response nor an error"},
+		{"hangs", func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		}, outcome{verdict: failed}, "transport: timeout after 5s"},
+		{"hangs in the body", func(r *http.Request) (*http.Response, error) {
+			return respond(200, io.NopCloser(readerFunc(func([]byte) (int, error) {
+				<-r.Context().Done()
+				return 0, r.Context().Err()
+			})), nil), nil
+		}, outcome{verdict: delivered, status: 200}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newTestRoundTripConn(t, Endpoint{URL: "https://user:secret@webhook.test/?token"}, tt.transport)
+				o := p.post(testRequest("{}"), time.Now().Add(5*time.Second))
+				wantOutcome(t, o, tt.want.verdict, tt.want.status, tt.err)
+				if o.retryAfter != tt.want.retryAfter {
+					t.Errorf("retryAfter %v, want %v", o.retryAfter, tt.want.retryAfter)
+				}
+				if tt.name == "hangs" && !errors.Is(o.err, os.ErrDeadlineExceeded) {
+					t.Errorf("%v is no timeout", o.err)
+				}
+			})
+		})
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+func TestRoundTripCancel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestRoundTripConn(t, Endpoint{URL: "http://webhook.test/"}, roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			<-r.Context().Done()
+			return nil, r.Context().Err()
+		}))
+		go func() {
+			synctest.Wait()
+			p.cancel()
+		}()
+		for range 2 {
+			start := time.Now()
+			wantOutcome(t, p.post(testRequest("{}"), start.Add(time.Minute)), canceled, 0, "context canceled")
+			if took := time.Since(start); took != 0 {
+				t.Errorf("took %v", took)
+			}
+		}
+	})
+}
+
+// TestRoundTripBodyIsLent checks that a transport which reads on after its
+// return does not see the next request's body, nor race with it.
+func TestRoundTripBodyIsLent(t *testing.T) {
+	var left []io.Reader
+	p := newTestRoundTripConn(t, Endpoint{URL: "http://webhook.test/"}, roundTripFunc(func(r *http.Request) (*http.Response, error) {
+		_, _ = r.Body.Read(make([]byte, 1))
+		again, _ := r.GetBody()
+		left = append(left, r.Body, again)
+		return respond(413, http.NoBody, nil), nil
+	}))
+	wantOutcome(t, p.post(testRequest("first"), soon()), refused, 413, "")
+	for _, r := range left {
+		if b, err := io.ReadAll(r); len(b) > 0 || err != errRevoked {
+			t.Errorf("read %q, %v; want nothing, %v", b, err, errRevoked)
+		}
+	}
+}
+
+// TestRoundTripOverNetHTTP runs the usual transport against the usual server,
+// with replies that are read and not.
+func TestRoundTripOverNetHTTP(t *testing.T) {
+	checkLeaks(t)
+	addrs := make(map[string]int)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		addrs[r.RemoteAddr]++
+		_, _ = io.Copy(io.Discard, r.Body)
+		if r.Header.Get("webhook-id") == "" || r.ContentLength < 0 {
+			w.WriteHeader(400)
+		}
+		_, _ = io.WriteString(w, strings.Repeat("x", maxReplyBody))
+	}))
+	t.Cleanup(server.Close)
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	p := newTestRoundTripConn(t, Endpoint{URL: server.URL + "/a"}, transport)
+	for _, body := range []string{"{}", "", strings.Repeat("x", 1<<20), "{}"} {
+		wantOutcome(t, p.post(testRequest(body), soon()), delivered, 200, "")
+	}
+	if len(addrs) != 1 {
+		t.Errorf("connections and their requests: %v, want one", addrs)
+	}
+}
