@@ -1,0 +1,256 @@
+package webhook
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+)
+
+// A deadLetter is an event that was refused or given up: one line of JSON in
+// a dead letter file, complete enough to be sent again.
+type deadLetter struct {
+	ID          string    `json:"id"`
+	Time        time.Time `json:"time"` // of the event
+	Endpoint    string    `json:"endpoint"`
+	Event       EventName `json:"event"`
+	Client      string    `json:"client"`   // whose event it is
+	Attempts    int       `json:"attempts"` // 256 stands for more, too
+	Status      int       `json:"status"`   // of the last attempt, 0 if it got none
+	Error       string    `json:"error"`
+	ContentType string    `json:"content_type"`
+	Body        string    `json:"body"`
+
+	// Headers are those that the event brought along, by name.
+	Headers map[string]string `json:"headers,omitempty"`
+
+	// BodyEncoding is "base64" when the body is not UTF-8, which a JSON
+	// string cannot carry.
+	BodyEncoding string `json:"body_encoding,omitempty"`
+}
+
+// setBody keeps the body as it was sent.
+func (l *deadLetter) setBody(body []byte) {
+	if utf8.Valid(body) {
+		l.Body = string(body)
+		return
+	}
+	l.Body, l.BodyEncoding = base64.StdEncoding.EncodeToString(body), "base64"
+}
+
+// setHeaders keeps the header lines of a request.
+func (l *deadLetter) setHeaders(lines []byte) {
+	for line := range strings.Lines(string(lines)) {
+		if name, value, ok := strings.Cut(strings.TrimSuffix(line, "\r\n"), ": "); ok {
+			if l.Headers == nil {
+				l.Headers = make(map[string]string)
+			}
+			l.Headers[name] = value
+		}
+	}
+}
+
+// header returns the header lines of the request. A file can be edited, so
+// they are checked.
+func (l *deadLetter) header() (string, error) {
+	var lines strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(l.Headers)) {
+		value := l.Headers[name]
+		if err := errors.Join(checkHeaderName(name), checkHeaderValue(value)); err != nil {
+			return "", fmt.Errorf("headers: %w", err)
+		}
+		lines.WriteString(name + ": " + value + "\r\n")
+	}
+	return lines.String(), nil
+}
+
+// body returns the body as it was sent.
+func (l *deadLetter) body() ([]byte, error) {
+	switch l.BodyEncoding {
+	case "":
+		return []byte(l.Body), nil
+	case "base64":
+		return base64.StdEncoding.DecodeString(l.Body)
+	}
+	return nil, fmt.Errorf("body_encoding %q is not known", l.BodyEncoding)
+}
+
+// letterFile is an endpoint's dead letter file: lines are appended until it is
+// full, then FILE becomes FILE.1, FILE.1 becomes FILE.2 and so on, and the
+// oldest goes. It is safe for concurrent use. Endpoints of one process may
+// share a file.
+type letterFile struct {
+	*sharedFile
+	maxBytes int64
+	keep     int
+}
+
+// A sharedFile is a file that all its users append to through one descriptor,
+// because one of them renames it.
+type sharedFile struct {
+	path  string
+	users int // under sharedFiles.mu
+
+	mu     sync.Mutex
+	file   *os.File // nil after a rotation that failed half-way
+	size   int64
+	closed bool // a letter that still comes opens the file for itself
+}
+
+// sharedFiles are those that are open, by their cleaned path.
+var sharedFiles = struct {
+	mu     sync.Mutex
+	byPath map[string]*sharedFile
+}{byPath: make(map[string]*sharedFile)}
+
+// openLetterFile opens the file for appending. It holds what clients sent, so
+// only its owner may read it.
+func openLetterFile(d DeadLetter) (*letterFile, error) {
+	path, err := filepath.Abs(d.File)
+	if err != nil {
+		return nil, fmt.Errorf("dead_letter: %w", err)
+	}
+	sharedFiles.mu.Lock()
+	defer sharedFiles.mu.Unlock()
+	f := sharedFiles.byPath[path]
+	if f == nil {
+		f = &sharedFile{path: path}
+		if err := f.open(); err != nil {
+			return nil, fmt.Errorf("dead_letter: %w", err)
+		}
+		sharedFiles.byPath[path] = f
+	}
+	f.users++
+	return &letterFile{sharedFile: f, maxBytes: d.MaxBytes, keep: max(d.Keep, 0)}, nil
+}
+
+func (f *sharedFile) open() error {
+	file, err := os.OpenFile(f.path, os.O_APPEND|os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	size, err := endLine(file)
+	if err != nil {
+		file.Close()
+		return err
+	}
+	f.file, f.size = file, size
+	return nil
+}
+
+// endLine ends the last line of a file that a crash has cut short, so that
+// the next letter is whole, and returns the file's size.
+func endLine(file *os.File) (int64, error) {
+	info, err := file.Stat()
+	if err != nil || info.Size() == 0 || !info.Mode().IsRegular() {
+		return 0, err
+	}
+	last := make([]byte, 1)
+	if _, err := file.ReadAt(last, info.Size()-1); err != nil {
+		return 0, err
+	}
+	if last[0] == '\n' {
+		return info.Size(), nil
+	}
+	_, err = file.Write([]byte{'\n'})
+	return info.Size() + 1, err
+}
+
+// write appends letters. Either all of one call's letters end up in one file,
+// each a whole line, or there is an error.
+func (f *letterFile) write(letters ...*deadLetter) error {
+	var lines bytes.Buffer
+	enc := json.NewEncoder(&lines)
+	enc.SetEscapeHTML(false)
+	for _, l := range letters {
+		if err := enc.Encode(l); err != nil {
+			return err
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.file == nil { // closed, or a rotation failed half-way
+		if err := f.open(); err != nil {
+			return err
+		}
+	}
+	if f.closed {
+		defer f.closeFile()
+	}
+	if f.size > 0 && f.size+int64(lines.Len()) > f.maxBytes {
+		if err := f.rotate(); err != nil {
+			return err
+		}
+	}
+	n, err := f.file.Write(lines.Bytes())
+	f.size += int64(n)
+	if err != nil && n > 0 { // a full disk: take the torn line back
+		if f.file.Truncate(f.size-int64(n)) == nil {
+			f.size -= int64(n)
+		}
+	}
+	return err
+}
+
+// rotate moves the files on by one and starts a new one.
+func (f *letterFile) rotate() error {
+	err := f.file.Close()
+	f.file = nil
+	if err != nil {
+		return err
+	}
+	for i := f.keep; i > 0; i-- {
+		from := f.path
+		if i > 1 {
+			from = f.numbered(i - 1)
+		}
+		if err := os.Rename(from, f.numbered(i)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if f.keep == 0 {
+		if err := os.Remove(f.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return f.open()
+}
+
+func (f *sharedFile) numbered(i int) string { return fmt.Sprintf("%s.%d", f.path, i) }
+
+// close closes the file for one of its users.
+func (f *sharedFile) close() error {
+	sharedFiles.mu.Lock()
+	f.users--
+	last := f.users == 0
+	if last {
+		delete(sharedFiles.byPath, f.path)
+	}
+	sharedFiles.mu.Unlock()
+	if !last {
+		return nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
+	return f.closeFile()
+}
+
+func (f *sharedFile) closeFile() error {
+	if f.file == nil {
+		return nil
+	}
+	err := f.file.Close()
+	f.file = nil
+	return err
+}

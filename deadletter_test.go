@@ -1,0 +1,274 @@
+package webhook
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func openTestLetters(t testing.TB, d DeadLetter) *letterFile {
+	t.Helper()
+	f, err := openLetterFile(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.close() })
+	return f
+}
+
+func contentOf(t testing.TB, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// readLetters reads a dead letter file, each of whose lines must be whole.
+func readLetters(t testing.TB, path string) (letters []deadLetter) {
+	t.Helper()
+	for line := range strings.Lines(contentOf(t, path)) {
+		var l deadLetter
+		if err := json.Unmarshal([]byte(line), &l); err != nil {
+			t.Fatalf("line %q: %v", line, err)
+		}
+		letters = append(letters, l)
+	}
+	return letters
+}
+
+func TestDeadLetterLine(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "dead.jsonl")
+	f := openTestLetters(t, DeadLetter{File: path, MaxBytes: 1 << 20})
+	l := &deadLetter{
+		ID: "0197f3c0-0000-7000-8000-000000000001", Time: time.UnixMilli(1706703724960).UTC(), Endpoint: "audit",
+		Event: OnMessagePublish, Client: "c<1>", Attempts: 3, Status: 422, Error: "refused: status 422", ContentType: "application/json",
+	}
+	l.setBody([]byte(`{"payload":"<&>é"}`))
+	binary := *l
+	binary.setBody([]byte("\x00\xff"))
+	if err := f.write(l, &binary); err != nil {
+		t.Fatal(err)
+	}
+	const head = `{"id":"0197f3c0-0000-7000-8000-000000000001","time":"2024-01-31T12:22:04.96Z","endpoint":"audit",` +
+		`"event":"on_message_publish","client":"c<1>","attempts":3,"status":422,"error":"refused: status 422",` +
+		`"content_type":"application/json",`
+	want := head + `"body":"{\"payload\":\"<&>é\"}"}` + "\n" + head + `"body":"AP8=","body_encoding":"base64"}` + "\n"
+	if got := contentOf(t, path); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+	for i, want := range []string{`{"payload":"<&>é"}`, "\x00\xff"} {
+		l := readLetters(t, path)[i]
+		if got, err := l.body(); err != nil || string(got) != want {
+			t.Errorf("body %d: got %q, %v, want %q", i, got, err, want)
+		}
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm()&0o077 != 0 {
+		t.Errorf("mode %v, %v: only the owner may read it", info.Mode(), err)
+	}
+}
+
+func TestDeadLetterRotation(t *testing.T) {
+	for _, keep := range []int{-1, 1, 3} {
+		t.Run(fmt.Sprint("keep=", keep), func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "dead.jsonl")
+			f := openTestLetters(t, DeadLetter{File: path, MaxBytes: 1000, Keep: keep})
+			const n = 50
+			for i := range n {
+				if err := f.write(&deadLetter{ID: fmt.Sprint(i), Body: strings.Repeat("x", 100)}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			files, _ := filepath.Glob(path + "*")
+			if len(files) != max(keep, 0)+1 {
+				t.Errorf("files %v, want one and %d more", files, max(keep, 0))
+			}
+			next := n - 1
+			for i := range files {
+				name := path
+				if i > 0 {
+					name = fmt.Sprintf("%s.%d", path, i)
+				}
+				if info, err := os.Stat(name); err != nil || info.Size() > 1000 {
+					t.Errorf("%s: %v, %v, want at most 1000 bytes", name, info.Size(), err)
+				}
+				letters := readLetters(t, name)
+				for j := len(letters) - 1; j >= 0; j, next = j-1, next-1 {
+					if letters[j].ID != fmt.Sprint(next) {
+						t.Fatalf("%s line %d: letter %s, want %d", name, j+1, letters[j].ID, next)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestDeadLetterFileIsShared has several endpoints write to one file by several
+// spellings of its name: no letter is lost, torn, or rotated away.
+func TestDeadLetterFileIsShared(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "dead.jsonl")
+	const users, each = 4, 200
+	var wg sync.WaitGroup
+	for u := range users {
+		name := path
+		if u%2 == 1 {
+			name = filepath.Dir(path) + "/./dead.jsonl"
+		}
+		f := openTestLetters(t, DeadLetter{File: name, MaxBytes: 10000, Keep: 100})
+		wg.Go(func() {
+			for i := range each {
+				if err := f.write(&deadLetter{Endpoint: fmt.Sprint(u), Attempts: i, Body: "x"}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	seen := make(map[string]int)
+	files, _ := filepath.Glob(path + "*")
+	for i := len(files) - 1; i >= 0; i-- { // the oldest first
+		name := path
+		if i > 0 {
+			name = fmt.Sprintf("%s.%d", path, i)
+		}
+		for _, l := range readLetters(t, name) {
+			if l.Attempts != seen[l.Endpoint] {
+				t.Fatalf("%s: letter %d of %s, want %d", name, l.Attempts, l.Endpoint, seen[l.Endpoint])
+			}
+			seen[l.Endpoint]++
+		}
+	}
+	for u := range users {
+		if seen[fmt.Sprint(u)] != each {
+			t.Errorf("user %d: %d letters, want %d", u, seen[fmt.Sprint(u)], each)
+		}
+	}
+}
+
+func TestDeadLetterFileAfterACrash(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "dead.jsonl")
+	if err := os.WriteFile(path, []byte("{\"id\":\"1\"}\n{\"id\":\"2"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := openTestLetters(t, DeadLetter{File: path, MaxBytes: 1 << 20})
+	if err := f.write(&deadLetter{ID: "3"}); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(contentOf(t, path), "\n")
+	if len(lines) != 4 || lines[1] != `{"id":"2` || !strings.HasPrefix(lines[2], `{"id":"3"`) {
+		t.Errorf("lines %q", lines)
+	}
+}
+
+func TestDeadLetterFileErrors(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "none", "dead.jsonl")
+	if _, err := openLetterFile(DeadLetter{File: missing}); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), missing) {
+		t.Errorf("got %v, want an error that names %s", err, missing)
+	}
+	f := openTestLetters(t, DeadLetter{File: filepath.Join(t.TempDir(), "dead.jsonl"), MaxBytes: 1000})
+	_ = f.close()
+	if err := f.write(&deadLetter{}); err != nil || f.file != nil { // of an attempt in flight when a reload took the file away
+		t.Errorf("writing after close: error %v, file %v, want it written and closed again", err, f.file)
+	}
+}
+
+// TestDeadLettersOf sees the ways in which events end in a dead letter file.
+func TestDeadLettersOf(t *testing.T) {
+	letters := func(t *testing.T, change func(*Endpoint), drain time.Duration, run func(h *Hook), answer func() (*http.Response, error)) []deadLetter {
+		t.Helper()
+		path := filepath.Join(t.TempDir(), "dead.jsonl")
+		synctest.Test(t, func(t *testing.T) {
+			h := startHook(t, Options{DrainTimeout: drain, Transport: roundTripFunc(func(*http.Request) (*http.Response, error) { return answer() })},
+				func(e *Endpoint) {
+					e.DeadLetter.File, e.Name = path, "audit"
+					change(e)
+				})
+			run(h)
+			_ = h.Stop()
+			s := statsOf(t, h)
+			if n := len(readLetters(t, path)); int(s.Dead) != n {
+				t.Errorf("%d dead, %d letters: %+v", s.Dead, n, s)
+			}
+		})
+		return readLetters(t, path)
+	}
+	check := func(t *testing.T, l deadLetter, attempts, status int, cause string) {
+		t.Helper()
+		if l.Attempts != attempts || l.Status != status || !strings.Contains(l.Error, cause) ||
+			l.Endpoint != "audit" || l.Event != OnMessagePublish || l.Client != "c" || l.ContentType != "application/json" ||
+			!strings.Contains(l.Body, `"action":"message_publish"`) {
+			t.Errorf("got %+v, want %d attempts, status %d, error %q", l, attempts, status, cause)
+		}
+		if _, err := parseID(l.ID); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Run("refused", func(t *testing.T) {
+		got := letters(t, func(*Endpoint) {}, time.Minute,
+			func(h *Hook) { h.emit(publishOf("c", "x")) },
+			func() (*http.Response, error) { return answer(422) })
+		if len(got) != 1 {
+			t.Fatalf("%d letters", len(got))
+		}
+		check(t, got[0], 1, 422, "refused: status 422")
+	})
+	t.Run("too many attempts", func(t *testing.T) {
+		got := letters(t, func(e *Endpoint) { e.Retry.MaxAttempts = 3 }, time.Minute,
+			func(h *Hook) { h.emit(publishOf("c", "x")) },
+			func() (*http.Response, error) { return answer(500) })
+		if len(got) != 1 {
+			t.Fatalf("%d letters", len(got))
+		}
+		check(t, got[0], 3, 500, "given up: status 500")
+	})
+	t.Run("too old", func(t *testing.T) {
+		got := letters(t, func(e *Endpoint) {
+			e.Retry.MaxAge, e.Retry.MinBackoff, e.Retry.MaxBackoff = 10*time.Second, 4*time.Second, 4*time.Second
+		}, time.Minute,
+			func(h *Hook) { h.emit(publishOf("c", "x")); time.Sleep(20 * time.Second) },
+			func() (*http.Response, error) { return nil, errors.New("no route") })
+		if len(got) != 1 {
+			t.Fatalf("%d letters", len(got))
+		}
+		check(t, got[0], 3, 0, "older than 10s; the endpoint's last failure: transport: no route")
+	})
+	t.Run("shutdown", func(t *testing.T) {
+		got := letters(t, func(*Endpoint) {}, -1,
+			func(h *Hook) {
+				for range 1000 {
+					h.emit(publishOf("c", "x"))
+				}
+				synctest.Wait()
+			},
+			func() (*http.Response, error) { return answer(500) })
+		if len(got) != 1000 {
+			t.Fatalf("%d letters, want 1000", len(got))
+		}
+		check(t, got[0], 1, 0, "not delivered at shutdown")
+		check(t, got[999], 0, 0, "not delivered at shutdown")
+	})
+	t.Run("large bodies", func(t *testing.T) {
+		got := letters(t, func(*Endpoint) {}, -1,
+			func(h *Hook) {
+				for range 20 {
+					h.emit(publishOf("c", string(bytes.Repeat([]byte{'x'}, 300<<10))))
+				}
+			},
+			func() (*http.Response, error) { return answer(500) })
+		if len(got) != 20 {
+			t.Fatalf("%d letters, want 20", len(got))
+		}
+	})
+}

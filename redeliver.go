@@ -1,0 +1,195 @@
+package webhook
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Redeliver sends the events of a dead letter file again, each to the endpoint
+// of cfg that has its name, with the id that it had: a receiver that keeps ids
+// sees a repetition as one. Order, retry and breaker are the endpoint's, ages
+// count anew. The file stays as it is, and no dead letters are written: what
+// is refused again is still in the file, and sending the file once more does
+// no harm.
+//
+// Redeliver returns when every event is delivered or given up, or when ctx is
+// done. The Stats tell what became of them; the error joins what was wrong
+// with single lines, and says if not all were delivered.
+func Redeliver(ctx context.Context, cfg *Config, file string) (Stats, error) {
+	cfg, err := cfg.resolve()
+	if err != nil {
+		return Stats{}, err
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return Stats{}, fmt.Errorf("webhook: %w", err)
+	}
+	defer f.Close()
+	r, err := newRedelivery(cfg)
+	if err != nil {
+		return Stats{}, fmt.Errorf("webhook: %w", err)
+	}
+	stats, err := r.run(ctx, f)
+	if err != nil {
+		err = fmt.Errorf("webhook: %s: %w", file, err)
+	}
+	return stats, err
+}
+
+// A redelivery is a set of endpoints that send bodies as they are.
+type redelivery struct {
+	endpoints map[string]*endpoint // by name in lower case: names differ in more than case
+}
+
+func newRedelivery(cfg *Config) (*redelivery, error) {
+	r := &redelivery{endpoints: make(map[string]*endpoint)}
+	for i := range cfg.Endpoints {
+		c := cfg.Endpoints[i]
+		if c.Disabled {
+			continue
+		}
+		// The reader waits for the endpoint: nothing is dropped.
+		c.Queue = Queue{Type: MemoryQueue, Capacity: 1000, MaxBytes: -1, Overflow: Block, BlockTimeout: math.MaxInt64}
+		c.Body.MaxPayload = math.MaxInt64
+		c.DeadLetter = DeadLetter{}
+		e, err := newEndpoint(&c, nil, slog.New(slog.DiscardHandler))
+		if err != nil {
+			return nil, fmt.Errorf("endpoint %q: %w", c.Name, err)
+		}
+		e.pool.render = renderBody
+		r.endpoints[strings.ToLower(c.Name)] = e
+	}
+	return r, nil
+}
+
+// renderBody makes the request for an event whose payload is a whole body,
+// whose reason is its content type and whose trace is all its header lines.
+func renderBody(req *request, ev *event) {
+	req.contentType = ev.reason
+	req.header = req.header[:0]
+	if ev.extra != nil {
+		req.header = append(req.header, ev.extra.trace...)
+	}
+	req.body = append(req.body[:0], ev.payload...)
+}
+
+func (r *redelivery) run(ctx context.Context, letters io.Reader) (Stats, error) {
+	for _, e := range r.endpoints {
+		e.start()
+	}
+	closed := context.AfterFunc(ctx, func() { // wakes an offer that waits
+		for _, e := range r.endpoints {
+			e.queue.close()
+		}
+	})
+	errs := r.offerAll(ctx, letters)
+	var wg sync.WaitGroup
+	for _, e := range r.endpoints {
+		wg.Go(func() {
+			e.queue.close()
+			select {
+			case <-e.queue.drained:
+			case <-ctx.Done():
+			}
+			e.stop(0)
+		})
+	}
+	wg.Wait()
+	closed()
+
+	stats := Stats{Endpoints: make(map[string]EndpointStats)}
+	for _, e := range r.endpoints {
+		s := e.queue.stats()
+		stats.Endpoints[e.config.Name] = s
+		if failed := s.Offered - s.Delivered; failed > 0 {
+			errs = append(errs, fmt.Errorf("endpoint %q: %d of %d events not delivered", e.config.Name, failed, s.Offered))
+		}
+	}
+	if ctx.Err() != nil {
+		errs = append(errs, ctx.Err())
+	}
+	return stats, errors.Join(errs...)
+}
+
+// offerAll offers each line's event to its endpoint.
+func (r *redelivery) offerAll(ctx context.Context, letters io.Reader) (errs []error) {
+	lines := bufio.NewReader(letters)
+	for n := 1; ctx.Err() == nil; n++ {
+		line, err := lines.ReadBytes('\n')
+		if line = bytes.TrimSpace(line); len(line) > 0 {
+			if err := r.offer(line); err != nil {
+				errs = append(errs, fmt.Errorf("line %d: %w", n, err))
+			}
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return append(errs, err)
+		}
+	}
+	return errs
+}
+
+func (r *redelivery) offer(line []byte) error {
+	var l deadLetter
+	if err := json.Unmarshal(line, &l); err != nil {
+		return errors.New("not a dead letter: " + err.Error())
+	}
+	id, err := parseID(l.ID)
+	if err != nil {
+		return err
+	}
+	body, err := l.body()
+	if err != nil {
+		return fmt.Errorf("body: %w", err)
+	}
+	if err := checkHeaderValue(l.ContentType); err != nil {
+		return fmt.Errorf("content_type %w", err)
+	}
+	e := r.endpoints[strings.ToLower(l.Endpoint)]
+	if e == nil {
+		return fmt.Errorf("endpoint %q is not configured or not enabled", l.Endpoint)
+	}
+	k := kindOf(l.Event)
+	if k == 0 {
+		return fmt.Errorf("unknown event %q", l.Event)
+	}
+	header, err := l.header()
+	if err != nil {
+		return err
+	}
+	ev := &event{
+		id: id, kind: k, time: time.Now().UnixMilli(),
+		client: l.Client, from: l.Client, reason: l.ContentType, payload: body,
+	}
+	if header != "" {
+		ev.extra = &extra{trace: header}
+	}
+	e.queue.offer(ev, true)
+	return nil
+}
+
+// parseID reads the text form of an id.
+func parseID(text string) (id eventID, err error) {
+	plain := strings.ReplaceAll(text, "-", "")
+	if len(text) != idLen || hex.DecodedLen(len(plain)) != len(id) {
+		return id, fmt.Errorf("id %q is not a UUID", text)
+	}
+	if _, err := hex.Decode(id[:], []byte(plain)); err != nil || id.String() != strings.ToLower(text) {
+		return id, fmt.Errorf("id %q is not a UUID", text)
+	}
+	return id, nil
+}

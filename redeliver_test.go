@@ -1,0 +1,134 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// letterLine is a line of a dead letter file.
+func letterLine(endpoint string, n int, body string) string {
+	return fmt.Sprintf(`{"id":"0197f3c0-0000-7000-8000-%012d","time":"2024-01-31T12:22:04.96Z","endpoint":%q,"event":"on_message_publish",`+
+		`"client":"c","attempts":3,"status":422,"error":"refused","content_type":"text/x-test","body":%q}`, n, endpoint, body)
+}
+
+func redeliverConfig(url string) *Config {
+	return &Config{Endpoints: []Endpoint{{Name: "Audit", URL: url, Events: []Rule{{Event: OnMessagePublish}}}}}
+}
+
+func writeLetterFile(t *testing.T, lines ...string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "dead.jsonl")
+	if err := os.WriteFile(path, []byte(strings.Join(lines, "\n")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestRedeliver(t *testing.T) {
+	checkLeaks(t)
+	var mu sync.Mutex
+	var got []string
+	server := newRawServer(t, func(c *rawConn, _ int) {
+		for {
+			req, err := c.read()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			got = append(got, strings.Join([]string{req.value("webhook-id")[24:], req.value("content-type") + req.value("Content-Type"), req.body}, " "))
+			mu.Unlock()
+			if c.say(replyOK) != nil {
+				return
+			}
+		}
+	})
+	path := writeLetterFile(t,
+		letterLine("audit", 1, "one"),
+		"",
+		"not JSON",
+		letterLine("nobody", 2, "x"),
+		letterLine("AUDIT", 3, "three")+"\r",
+		strings.Replace(letterLine("audit", 4, "x"), "0197f3c0-", "0197f3c0", 1),
+		strings.Replace(letterLine("audit", 5, "x"), "text/x-test", `text\r\nX-Evil: 1`, 1),
+		strings.Replace(letterLine("audit", 6, "AP8="), `"body"`, `"body_encoding":"base64","body"`, 1),
+		strings.Replace(letterLine("audit", 7, "x"), `"body"`, `"body_encoding":"rot13","body"`, 1),
+		strings.Replace(letterLine("audit", 8, "x"), "on_message_publish", "on_nothing", 1),
+		letterLine("audit", 9, "nine"),
+		letterLine("audit", 10, "torn")[:50],
+	)
+	stats, err := Redeliver(t.Context(), redeliverConfig(server.url()), path)
+	if err == nil || !strings.HasPrefix(err.Error(), "webhook: "+path) {
+		t.Errorf("got %v", err)
+	}
+	for _, n := range []int{3, 4, 6, 7, 9, 10, 12} {
+		if !strings.Contains(fmt.Sprint(err), fmt.Sprintf("line %d: ", n)) {
+			t.Errorf("line %d is not in the error:\n%v", n, err)
+		}
+	}
+	if n := strings.Count(fmt.Sprint(err), "\n") + 1; n != 7 {
+		t.Errorf("%d lines in the error, want 7:\n%v", n, err)
+	}
+	want := []string{
+		"000000000001 text/x-test one", "000000000003 text/x-test three",
+		"000000000006 text/x-test \x00\xff", "000000000009 text/x-test nine",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if s := stats.Endpoints["Audit"]; s.Delivered != 4 || s.Offered != 4 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
+func TestRedeliverRefused(t *testing.T) {
+	checkLeaks(t)
+	server := newRawServer(t, func(c *rawConn, _ int) {
+		for {
+			if _, err := c.read(); err != nil || c.say(replyText(422, "")) != nil {
+				return
+			}
+		}
+	})
+	path := writeLetterFile(t, letterLine("audit", 1, "one"), letterLine("audit", 2, "two"))
+	stats, err := Redeliver(t.Context(), redeliverConfig(server.url()), path)
+	if err == nil || !strings.Contains(err.Error(), "2 of 2 events not delivered") || stats.Endpoints["Audit"].Dead != 2 {
+		t.Errorf("error %v, stats %+v", err, stats)
+	}
+}
+
+func TestRedeliverCanceled(t *testing.T) {
+	checkLeaks(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	server := newRawServer(t, func(c *rawConn, _ int) {
+		_, _ = c.read()
+		cancel()
+		c.wait()
+	})
+	var lines []string
+	for i := range 5000 { // more than wait in memory at a time
+		lines = append(lines, letterLine("audit", i, "x"))
+	}
+	begin := time.Now()
+	_, err := Redeliver(ctx, redeliverConfig(server.url()), writeLetterFile(t, lines...))
+	if !errors.Is(err, context.Canceled) || time.Since(begin) > 4*time.Second {
+		t.Errorf("after %v: %v", time.Since(begin), err)
+	}
+}
+
+func TestRedeliverErrors(t *testing.T) {
+	if _, err := Redeliver(t.Context(), redeliverConfig("http://127.0.0.1:1/"), filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v, want os.ErrNotExist", err)
+	}
+	if _, err := Redeliver(t.Context(), nil, "x"); err == nil {
+		t.Error("no error without a configuration")
+	}
+}
