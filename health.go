@@ -1,0 +1,65 @@
+package webhook
+
+import (
+	"errors"
+	"fmt"
+)
+
+// errNotRunning is Healthy's error outside of Init and Stop.
+var errNotRunning = errors.New("the hook is not running")
+
+// Healthy returns nil while the hook takes events and all its endpoints can
+// deliver them, for readiness probes and the like. The error names each endpoint
+// that is not well, by name, and why:
+//
+//   - its breaker is open: it has failed many times in a row and is only
+//     probed. Its last failure is told;
+//   - its disk queue cannot be written.
+//
+// Before Init has succeeded and once Stop has been called the hook as a whole
+// is not healthy. Events that wait, retries and drops alone do not matter; see
+// Stats for these.
+//
+// An unhealthy endpoint is no reason to restart the process, which would lose
+// what waits in memory, nor to keep MQTT clients away: do not make it a
+// liveness probe.
+func (h *Hook) Healthy() error {
+	a := h.active.Load()
+	if a == nil || h.stopped.Load() {
+		return fmt.Errorf("webhook: %w", errNotRunning)
+	}
+	var errs []error
+	for _, e := range a.endpoints {
+		if err := e.healthy(); err != nil {
+			errs = append(errs, fmt.Errorf("endpoint %q: %w", e.config.Name, err))
+		}
+	}
+	if len(errs) > 0 {
+		return fmt.Errorf("webhook: %w", errors.Join(errs...))
+	}
+	return nil
+}
+
+// healthy returns what is wrong with the endpoint, if anything is.
+func (e *endpoint) healthy() error {
+	var errs []error
+	if e.queue.breakerOpen() {
+		err := errors.New("breaker open")
+		if last := e.pool.lastFailure.Load(); last != nil {
+			err = fmt.Errorf("breaker open: %s", last.text())
+		}
+		errs = append(errs, err)
+	}
+	if e.disk != nil {
+		if err := e.disk.spool.Err(); err != nil {
+			errs = append(errs, fmt.Errorf("queue cannot be written: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (q *queue) breakerOpen() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.gate.open
+}

@@ -1,0 +1,302 @@
+package webhook
+
+import (
+	"math/bits"
+	"slices"
+	"time"
+)
+
+// Stats is a snapshot of all endpoints. It marshals to the JSON that
+// examples/broker serves at /stats.
+type Stats struct {
+	Endpoints map[string]EndpointStats `json:"endpoints"`
+}
+
+// EndpointStats is a snapshot of one endpoint, consistent in itself:
+//
+//	Offered + Recovered = Delivered + Dead + ΣDropped + Forwarded + Waiting + InFlight
+//
+// The counters count events since the hook was initialised and never fall. An
+// endpoint that a reload brings back after its end begins anew.
+type EndpointStats struct {
+	Offered   uint64            `json:"offered"`   // events that a rule selected
+	Recovered uint64            `json:"recovered"` // found in the durable queue at the start
+	Delivered uint64            `json:"delivered"` // answered with a 2xx status
+	Dead      uint64            `json:"dead"`      // refused by the endpoint, or given up
+	Dropped   map[string]uint64 `json:"dropped"`   // never delivered, by reason
+	Forwarded uint64            `json:"forwarded"` // handed to a stream for other workers
+
+	Waiting      int   `json:"waiting"`       // events in the queue, backoff included
+	WaitingBytes int64 `json:"waiting_bytes"` // what they take
+	InFlight     int   `json:"in_flight"`     // events of attempts that have begun
+
+	Attempts Attempts `json:"attempts"`
+	Retried  uint64   `json:"retried"` // attempts after which the event went back to wait
+
+	// SyncLate counts publishes that were acknowledged although their event
+	// was not on disk after the block timeout (queue.sync = "always").
+	SyncLate uint64 `json:"sync_late,omitempty"`
+
+	// Breaker is "closed" when the endpoint is used normally and "open"
+	// when it is only probed.
+	Breaker string `json:"breaker"`
+
+	// OldestWaitingMS is the age of the oldest waiting event in
+	// milliseconds.
+	OldestWaitingMS int64 `json:"oldest_waiting_ms"`
+
+	// Latency is that of the attempts that got an HTTP status.
+	Latency Latency `json:"latency_ms"`
+
+	// Durations is the same distribution in a form that can be added up,
+	// over time and over endpoints.
+	Durations Durations `json:"-"`
+
+	// Events has the counters of events by event: those that a rule of the
+	// endpoint names, and those that there were. Damaged records, whose
+	// event is not known, count under "".
+	Events map[EventName]EventCounts `json:"-"`
+}
+
+// EventCounts counts what became of the events of one name.
+type EventCounts struct {
+	Offered, Delivered, Dead, Dropped, Forwarded uint64
+}
+
+// Attempts counts attempts by the class of their HTTP status; Error counts
+// those that got none.
+type Attempts struct {
+	Status2xx uint64 `json:"2xx"`
+	Status3xx uint64 `json:"3xx"`
+	Status4xx uint64 `json:"4xx"`
+	Status5xx uint64 `json:"5xx"`
+	Error     uint64 `json:"error"`
+}
+
+// Latency is a distribution in milliseconds, from the first byte of an
+// attempt until its status is known. Percentiles are exact to 1/16.
+type Latency struct {
+	P50 float64 `json:"p50"`
+	P90 float64 `json:"p90"`
+	P99 float64 `json:"p99"`
+	Max float64 `json:"max"`
+}
+
+// Durations is a histogram of how long attempts took.
+type Durations struct {
+	Buckets []DurationBucket // shortest first
+	Count   uint64           // of all attempts, those longer than the last bucket included
+	Sum     time.Duration    // of all attempts
+}
+
+// A DurationBucket counts the attempts that took at most a certain time. It
+// includes the buckets before it.
+type DurationBucket struct {
+	AtMost time.Duration
+	Count  uint64
+}
+
+// DropReasons returns the reasons that [EndpointStats].Dropped may have.
+func DropReasons() []string { return slices.Clone(dropNames[keep+1:]) }
+
+// dropReason says why an event ended without an attempt that could have
+// delivered it. The set is closed, so that a reason can be a metric's label.
+type dropReason uint8
+
+const (
+	keep dropReason = iota // not dropped
+	dropQueueFull
+	dropTooLarge
+	dropRefusedQuota
+	dropUnknownTopic
+	dropDisk
+	dropStopped
+	dropShutdown
+	dropCorrupt
+	dropEndpointRemoved
+	dropReasons
+)
+
+var dropNames = [dropReasons]string{
+	dropQueueFull:    "queue_full",    // overflow
+	dropTooLarge:     "too_large",     // longer than body.max_payload or queue.max_bytes
+	dropRefusedQuota: "refused_quota", // events of refused connections fill their tenth of the queue
+	dropUnknownTopic: "unknown_topic", // a delivery whose topic alias could not be resolved
+	dropDisk:         "disk_error",    // the disk of a durable queue is too slow or fails
+	dropStopped:      "stopped",       // offered after Stop
+	dropShutdown:     "shutdown",      // left when the drain timeout had passed
+	dropCorrupt:      "corrupt",       // its record could not be read back
+
+	dropEndpointRemoved: "endpoint_removed", // its endpoint was taken out of the configuration
+}
+
+// counters are what a queue counts, under its lock.
+type counters struct {
+	recovered, retried, syncLate uint64
+
+	events   [kindEnd]EventCounts // by kind, 0 for damaged records
+	dropped  [dropReasons]uint64
+	attempts Attempts
+	latency  histogram
+}
+
+// total adds up what became of events of all kinds.
+func (c *counters) total() (sum EventCounts) {
+	for i := range c.events {
+		n := &c.events[i]
+		sum.Offered += n.Offered
+		sum.Delivered += n.Delivered
+		sum.Dead += n.Dead
+		sum.Dropped += n.Dropped
+		sum.Forwarded += n.Forwarded
+	}
+	return sum
+}
+
+// byEvent returns the counts of the wanted kinds, a bit set, and of those that
+// have any.
+func (c *counters) byEvent(wanted uint32) map[EventName]EventCounts {
+	m := make(map[EventName]EventCounts)
+	for k, n := range c.events {
+		if wanted&(1<<k) != 0 || n != (EventCounts{}) {
+			m[kinds[k].name] = n
+		}
+	}
+	return m
+}
+
+// attempt counts an attempt by its status, 0 for none.
+func (c *counters) attempt(status int, took time.Duration) {
+	a := &c.attempts
+	switch status / 100 {
+	case 2:
+		a.Status2xx++
+	case 3:
+		a.Status3xx++
+	case 4:
+		a.Status4xx++
+	case 5:
+		a.Status5xx++
+	default:
+		a.Error++
+		return
+	}
+	c.latency.add(took)
+}
+
+// droppedByReason returns the drops that there were.
+func (c *counters) droppedByReason() map[string]uint64 {
+	m := make(map[string]uint64)
+	for r, n := range c.dropped {
+		if n > 0 {
+			m[dropNames[r]] = n
+		}
+	}
+	return m
+}
+
+// stats returns a snapshot.
+func (q *queue) stats() EndpointStats {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	c := &q.counters
+	total := c.total()
+	s := EndpointStats{
+		Offered: total.Offered, Recovered: c.recovered,
+		Delivered: total.Delivered, Dead: total.Dead, Dropped: c.droppedByReason(), Forwarded: total.Forwarded,
+		Waiting: q.waiting, WaitingBytes: q.waitingBytes, InFlight: q.inFlight,
+		Attempts: c.attempts, Retried: c.retried, SyncLate: c.syncLate,
+		Breaker: "closed",
+		Latency: c.latency.summary(), Durations: c.latency.durations(),
+		Events: c.byEvent(q.limits.events),
+	}
+	if q.gate.open {
+		s.Breaker = "open"
+	}
+	if at := q.age.oldestWaiting(&q.entries); at != 0 {
+		s.OldestWaitingMS = max(time.Now().UnixMilli()-q.entries.at(at).born, 0)
+	}
+	return s
+}
+
+// A histogram counts durations in buckets whose width is a sixteenth of their
+// power of two, in microseconds: exact enough for percentiles, of fixed size.
+// Beside them it has the few round bounds that people compare and add up.
+type histogram struct {
+	counts [26 * 16]uint64 // up to 2^29 µs, nine minutes
+	round  [len(roundBounds) + 1]uint64
+	total  uint64
+	sum    time.Duration
+	max    time.Duration
+}
+
+// roundBounds are the buckets of Durations: from a receiver on the same machine
+// to one that needs the longest timeouts.
+var roundBounds = [...]time.Duration{
+	500 * time.Microsecond,
+	1 * time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond,
+	10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond,
+	100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond,
+	1 * time.Second, 2500 * time.Millisecond, 5 * time.Second,
+	10 * time.Second, 30 * time.Second,
+}
+
+func (h *histogram) add(d time.Duration) {
+	h.counts[min(bucketOf(uint64(d.Microseconds())), len(h.counts)-1)]++
+	at := 0
+	for at < len(roundBounds) && d > roundBounds[at] {
+		at++
+	}
+	h.round[at]++
+	h.total++
+	h.sum += d
+	h.max = max(h.max, d)
+}
+
+// durations returns the buckets with round bounds.
+func (h *histogram) durations() Durations {
+	d := Durations{Buckets: make([]DurationBucket, len(roundBounds)), Count: h.total, Sum: h.sum}
+	var upTo uint64
+	for i, bound := range roundBounds {
+		upTo += h.round[i]
+		d.Buckets[i] = DurationBucket{bound, upTo}
+	}
+	return d
+}
+
+// bucketOf returns the bucket of a value: 0 to 15 have their own, then
+// sixteen for each power of two.
+func bucketOf(us uint64) int {
+	if us < 16 {
+		return int(us)
+	}
+	shift := bits.Len64(us) - 5
+	return shift*16 + int(us>>shift)
+}
+
+// bucketEnd returns the first value above bucket i.
+func bucketEnd(i int) uint64 {
+	if i < 16 {
+		return uint64(i) + 1
+	}
+	shift := i/16 - 1
+	return uint64(i%16+16+1) << shift
+}
+
+// quantile returns the upper end of the bucket in which the q-th part of the
+// values ends, or the maximum if that is less.
+func (h *histogram) quantile(q float64) time.Duration {
+	want := uint64(q * float64(h.total))
+	var seen uint64
+	for i, n := range h.counts {
+		if seen += n; n > 0 && seen > want {
+			return min(time.Duration(bucketEnd(i))*time.Microsecond, h.max)
+		}
+	}
+	return h.max
+}
+
+func (h *histogram) summary() Latency {
+	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+	return Latency{P50: ms(h.quantile(0.5)), P90: ms(h.quantile(0.9)), P99: ms(h.quantile(0.99)), Max: ms(h.max)}
+}
