@@ -1,0 +1,544 @@
+package webhook
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// An inbox is what several test servers have received.
+type inbox struct {
+	mu       sync.Mutex
+	changed  sync.Cond
+	payloads []string // in the order of arrival
+	ids      map[string]int
+	open     map[net.Conn]bool
+	at, most int // requests being answered, now and at most
+}
+
+func newInbox() *inbox {
+	s := &inbox{ids: make(map[string]int), open: make(map[net.Conn]bool)}
+	s.changed.L = &s.mu
+	return s
+}
+
+// serve starts a server that answers with answer, and puts what it accepts into
+// the inbox.
+func (s *inbox) serve(t *testing.T, answer func(r *http.Request) int) string {
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		s.mu.Lock()
+		s.at++
+		s.most = max(s.most, s.at)
+		s.mu.Unlock()
+		status := answer(r)
+		s.mu.Lock()
+		s.at--
+		if status == 200 {
+			s.payloads = append(s.payloads, payloadOf(body))
+			s.ids[r.Header.Get("webhook-id")]++
+			s.changed.Broadcast()
+		}
+		s.mu.Unlock()
+		w.WriteHeader(status)
+	}))
+	srv.Config.ConnState = func(c net.Conn, state http.ConnState) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		switch state {
+		case http.StateNew:
+			s.open[c] = true
+		case http.StateClosed:
+			delete(s.open, c)
+			s.changed.Broadcast()
+		}
+	}
+	srv.Start()
+	t.Cleanup(srv.Close)
+	return srv.URL
+}
+
+// await waits until done reports true under the inbox's lock.
+func (s *inbox) await(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	late := time.AfterFunc(20*time.Second, func() {
+		buf := make([]byte, 1<<20)
+		panic(fmt.Sprintf("waiting for %s\n%s", what, buf[:runtime.Stack(buf, true)]))
+	})
+	defer late.Stop()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !done() {
+		s.changed.Wait()
+	}
+}
+
+func ok(*http.Request) int { return 200 }
+
+// runHook starts a hook without a broker.
+func runHook(t *testing.T, opts *Options) *Hook {
+	t.Helper()
+	h := new(Hook)
+	h.Log = slog.New(slog.DiscardHandler)
+	if err := h.Init(opts); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = h.Stop() })
+	return h
+}
+
+// allPublishes is a configuration of one endpoint that takes all publishes.
+func allPublishes(url string, change func(*Endpoint)) *Config {
+	e := Endpoint{URL: url, Events: []Rule{{Event: OnMessagePublish}}}
+	if change != nil {
+		change(&e)
+	}
+	return &Config{Endpoints: []Endpoint{e}}
+}
+
+func mustReload(t *testing.T, h *Hook, cfg *Config) {
+	t.Helper()
+	if err := h.Reload(cfg); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestReloadUnderLoad reloads while clients publish. Each event has to arrive
+// once, and those of a client in order.
+func TestReloadUnderLoad(t *testing.T) {
+	const reloads, clients, mostWorkers = 1000, 12, 8
+	got := newInbox()
+	urls := []string{got.serve(t, ok), got.serve(t, ok)}
+	before := runtime.NumGoroutine()
+	h := runHook(t, &Options{Config: allPublishes(urls[0], nil), DrainTimeout: 20 * time.Second})
+
+	var done atomic.Bool
+	var sent atomic.Int64
+	var publishers sync.WaitGroup
+	for c := range clients {
+		publishers.Go(func() {
+			for n := 0; !done.Load(); n++ {
+				h.emit(publishOf(fmt.Sprint("c", c), fmt.Sprintf("%d %d", c, n)))
+				if sent.Add(1)%16 == 0 {
+					time.Sleep(time.Millisecond)
+				}
+			}
+		})
+	}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for i := range reloads {
+		mustReload(t, h, allPublishes(urls[rnd.IntN(2)], func(e *Endpoint) {
+			e.PoolSize = 1 + rnd.IntN(mostWorkers)
+			e.Headers = []Header{{"x-reload", Secret(fmt.Sprint(rnd.IntN(3)))}}
+			e.Body.Encoding = Plain
+			e.Timeout = time.Duration(5+rnd.IntN(3)) * time.Second
+			e.Queue.Capacity = 1 << (20 + rnd.IntN(3))
+			e.Queue.MaxBytes = -1
+			if rnd.IntN(2) == 0 {
+				e.Events = append(e.Events, Rule{Event: OnMessagePublish, Topic: "t"})
+			}
+			if rnd.IntN(4) == 0 {
+				e.Name = "DEFAULT"
+			}
+		}))
+		if i%100 == 0 {
+			checkSum(t, h.Stats().Endpoints["default"])
+		}
+	}
+	done.Store(true)
+	publishers.Wait()
+	mustReload(t, h, allPublishes(urls[1], nil))
+	want := int(sent.Load())
+	got.await(t, "all events", func() bool { return len(got.payloads) >= want })
+	if err := h.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	s := h.Stats().Endpoints["default"]
+	checkSum(t, s)
+	if int(s.Offered) != want || int(s.Delivered) != want || s.Retried != 0 {
+		t.Errorf("%d sent, stats %+v", want, s)
+	}
+	got.await(t, "connections to close", func() bool { return len(got.open) == 0 })
+	if got.most > 32 {
+		t.Errorf("%d requests at a time, of pools of at most %d, and 32 at the ends", got.most, mostWorkers)
+	}
+	for id, n := range got.ids {
+		if n != 1 {
+			t.Fatalf("%s came %d times", id, n)
+		}
+	}
+	last := make(map[int]int)
+	for _, p := range got.payloads {
+		var c, n int
+		if _, err := fmt.Sscanf(p, "%d %d", &c, &n); err != nil {
+			t.Fatal(err)
+		}
+		if n != last[c] {
+			t.Fatalf("client %d: event %d came where %d is next", c, n, last[c])
+		}
+		last[c] = n + 1
+	}
+	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before+2 && time.Now().Before(deadline); {
+		runtime.Gosched() // the servers' goroutines end after their connections
+	}
+	if n := runtime.NumGoroutine(); n > before+2 {
+		buf := make([]byte, 1<<20)
+		t.Errorf("%d goroutines, %d before:\n%s", n, before, buf[:runtime.Stack(buf, true)])
+	}
+}
+
+func TestReloadPoolSize(t *testing.T) {
+	got := newInbox()
+	release := make(chan struct{})
+	url := got.serve(t, func(*http.Request) int { <-release; return 200 })
+	h := runHook(t, &Options{Config: allPublishes(url, func(e *Endpoint) { e.PoolSize = 4 }), DrainTimeout: 10 * time.Second})
+	for i := range 40 {
+		h.emit(publishOf(fmt.Sprint("c", i), "x"))
+	}
+	inFlight := func(n int) {
+		t.Helper()
+		for h.Stats().Endpoints["default"].InFlight != n {
+			runtime.Gosched()
+		}
+	}
+	inFlight(4)
+	mustReload(t, h, allPublishes(url, func(e *Endpoint) { e.PoolSize = 6 }))
+	inFlight(6)
+	mustReload(t, h, allPublishes(url, func(e *Endpoint) { e.PoolSize = 2 }))
+	release <- struct{}{}
+	release <- struct{}{}
+	inFlight(4)
+	for range 3 {
+		release <- struct{}{}
+	}
+	for h.Stats().Endpoints["default"].Delivered != 5 {
+		runtime.Gosched()
+	}
+	inFlight(2)
+	close(release)
+	got.await(t, "all events", func() bool { return len(got.payloads) == 40 })
+	if got.most > 6 {
+		t.Errorf("%d requests at a time", got.most)
+	}
+}
+
+func TestReloadEndsIdleConnections(t *testing.T) {
+	old, current := newInbox(), newInbox()
+	h := runHook(t, &Options{Config: allPublishes(old.serve(t, ok), nil)})
+	h.emit(publishOf("c", "1"))
+	old.await(t, "the first event", func() bool { return len(old.payloads) == 1 })
+	mustReload(t, h, allPublishes(current.serve(t, ok), nil))
+	old.await(t, "the connection to close", func() bool { return len(old.open) == 0 })
+	h.emit(publishOf("c", "2"))
+	current.await(t, "the second event", func() bool { return len(current.payloads) == 1 })
+}
+
+func TestReloadKeepsConnectionsWhereItCan(t *testing.T) {
+	got := newInbox()
+	url := got.serve(t, ok)
+	h := runHook(t, &Options{Config: allPublishes(url, func(e *Endpoint) { e.PoolSize = 1 })})
+	for i := range 5 {
+		h.emit(publishOf("c", fmt.Sprint(i)))
+		got.await(t, "an event", func() bool { return len(got.payloads) == i+1 })
+		mustReload(t, h, allPublishes(url, func(e *Endpoint) {
+			e.PoolSize, e.Events[0].Topic = 1, "t"
+			e.Queue.Capacity = 100 + i
+		}))
+	}
+	got.mu.Lock()
+	defer got.mu.Unlock()
+	if n := len(got.open); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
+
+func TestReloadToAnotherURL(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		answer func(http.ResponseWriter)
+	}{
+		{"open breaker", func(w http.ResponseWriter) { w.WriteHeader(500) }},
+		{"pause", func(w http.ResponseWriter) { w.Header().Set("Retry-After", "200"); w.WriteHeader(429) }},
+		{"backoff", func(w http.ResponseWriter) { w.WriteHeader(404) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var failures atomic.Int64
+			bad := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				test.answer(w)
+				failures.Add(1)
+			}))
+			defer bad.Close()
+			good := newInbox()
+			slow := func(e *Endpoint) {
+				e.Breaker = Breaker{Failures: 3, Cooldown: time.Hour}
+				e.Retry = Retry{MinBackoff: time.Hour, MaxBackoff: 2 * time.Hour, MaxAge: -1}
+			}
+			h := runHook(t, &Options{Config: allPublishes(bad.URL, slow)})
+			for i := range 20 {
+				h.emit(publishOf(fmt.Sprint("c", i), fmt.Sprint(i)))
+			}
+			for failures.Load() == 0 || h.Stats().Endpoints["default"].InFlight > 0 {
+				runtime.Gosched()
+			}
+			mustReload(t, h, allPublishes(good.serve(t, ok), slow))
+			good.await(t, "all events", func() bool { return len(good.payloads) == 20 })
+			if s := h.Stats().Endpoints["default"]; s.Breaker != "closed" {
+				t.Errorf("stats %+v", s)
+			}
+		})
+	}
+}
+
+func TestReloadDisables(t *testing.T) {
+	got := newInbox()
+	url := got.serve(t, ok)
+	bad := got.serve(t, func(*http.Request) int { return 503 })
+	h := runHook(t, &Options{Config: allPublishes(bad, nil), DrainTimeout: 5 * time.Second})
+	for i := range 3 {
+		h.emit(publishOf("c", fmt.Sprint(i)))
+	}
+	mustReload(t, h, allPublishes(url, func(e *Endpoint) { e.Disabled = true }))
+	for h.Stats().Endpoints["default"].InFlight > 0 {
+		runtime.Gosched()
+	}
+	h.emit(publishOf("c", "not wanted"))
+	time.Sleep(50 * time.Millisecond) // in which nothing may happen
+	if s := h.Stats().Endpoints["default"]; s.Waiting != 3 || s.Offered != 3 || s.Delivered != 0 {
+		t.Errorf("disabled: stats %+v", s)
+	}
+	mustReload(t, h, allPublishes(url, nil))
+	h.emit(publishOf("c", "3"))
+	got.await(t, "all events", func() bool { return len(got.payloads) == 4 })
+	if want := []string{"0", "1", "2", "3"}; !slices.Equal(got.payloads, want) {
+		t.Errorf("got %q, want %q", got.payloads, want)
+	}
+}
+
+func TestReloadRemoves(t *testing.T) {
+	endpoint := func(name, url string) Endpoint {
+		return Endpoint{Name: name, URL: url, Events: []Rule{{Event: OnMessagePublish}}}
+	}
+	t.Run("drains", func(t *testing.T) {
+		got := newInbox()
+		release := make(chan struct{})
+		slow := got.serve(t, func(*http.Request) int { <-release; return 200 })
+		h := runHook(t, &Options{Config: &Config{Endpoints: []Endpoint{endpoint("a", slow), endpoint("b", slow)}}, DrainTimeout: time.Minute})
+		a := h.active.Load()
+		for i := range 50 {
+			h.emit(publishOf(fmt.Sprint("c", i), "x"))
+		}
+		mustReload(t, h, &Config{Endpoints: []Endpoint{endpoint("a", slow)}})
+		a.endpoints[1].queue.offer(publishOf("late", "x"), false) // as a callback does that has seen the old rules
+		close(release)
+		got.await(t, "all events", func() bool { return len(got.payloads) == 100 })
+		if err := h.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		s := h.Stats().Endpoints["b"]
+		checkSum(t, s)
+		if s.Delivered != 50 || s.Offered != 51 || s.Dropped["endpoint_removed"] != 1 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+	t.Run("drops", func(t *testing.T) {
+		got := newInbox()
+		bad := got.serve(t, func(*http.Request) int { return 503 })
+		h := runHook(t, &Options{Config: &Config{Endpoints: []Endpoint{endpoint("a", bad), endpoint("b", bad)}}, DrainTimeout: -1})
+		for i := range 50 {
+			h.emit(publishOf(fmt.Sprint("c", i), "x"))
+		}
+		mustReload(t, h, &Config{Endpoints: []Endpoint{endpoint("a", bad)}})
+		<-h.departureOf("b").ended
+		s := h.Stats().Endpoints["b"]
+		checkSum(t, s)
+		if s.Dropped["endpoint_removed"] != 50 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+	t.Run("writes dead letters", func(t *testing.T) {
+		got := newInbox()
+		file := filepath.Join(t.TempDir(), "dead.jsonl")
+		bad := got.serve(t, func(*http.Request) int { return 503 })
+		b := endpoint("b", bad)
+		b.DeadLetter.File = file
+		h := runHook(t, &Options{Config: &Config{Endpoints: []Endpoint{endpoint("a", bad), b}}, DrainTimeout: -1})
+		h.emit(publishOf("c", "x"))
+		mustReload(t, h, &Config{Endpoints: []Endpoint{endpoint("a", bad)}})
+		<-h.departureOf("b").ended
+		text, err := os.ReadFile(file)
+		if s := h.Stats().Endpoints["b"]; err != nil || s.Dead != 1 || bytes.Count(text, []byte("\n")) != 1 {
+			t.Errorf("%v: %s stats %+v", err, text, s)
+		}
+	})
+	t.Run("and brings back in time", func(t *testing.T) {
+		got := newInbox()
+		var up atomic.Bool
+		url := got.serve(t, func(*http.Request) int {
+			if up.Load() {
+				return 200
+			}
+			return 503
+		})
+		both := func(url string) *Config {
+			return &Config{Endpoints: []Endpoint{endpoint("a", url), endpoint("b", url)}}
+		}
+		h := runHook(t, &Options{Config: both(url), DrainTimeout: time.Minute})
+		h.emit(publishOf("c", "1"))
+		mustReload(t, h, &Config{Endpoints: []Endpoint{endpoint("A", url)}})
+		if err := h.Reload(&Config{Endpoints: []Endpoint{{Name: "a", URL: url, Queue: Queue{Type: DiskQueue, Dir: t.TempDir()}}, endpoint("b", url)}}); err == nil {
+			t.Fatal("no error")
+		}
+		up.Store(true)
+		mustReload(t, h, both(url+"/other"))
+		h.emit(publishOf("c", "2"))
+		got.await(t, "all events", func() bool { return len(got.payloads) == 4 })
+		if s := h.Stats(); len(s.Endpoints) != 2 || s.Endpoints["b"].Offered != 2 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+	t.Run("a disk queue and brings it back", func(t *testing.T) {
+		got := newInbox()
+		dir := t.TempDir()
+		onDisk := func(url string) *Config {
+			e := endpoint("b", url)
+			e.Queue = Queue{Type: DiskQueue, Dir: dir}
+			return &Config{Endpoints: []Endpoint{e}}
+		}
+		bad := got.serve(t, func(*http.Request) int { return 503 })
+		good := got.serve(t, ok)
+		h := runHook(t, &Options{Config: onDisk(bad), DrainTimeout: -1})
+		for i := range 5 {
+			h.emit(publishOf("c", fmt.Sprint(i)))
+		}
+		mustReload(t, h, allPublishes(good, nil))
+		<-h.departureOf("b").ended
+		if s := h.Stats().Endpoints["b"]; s.Waiting != 5 || len(s.Dropped) > 0 {
+			t.Errorf("removed: stats %+v", s)
+		}
+		mustReload(t, h, onDisk(good))
+		got.await(t, "all events", func() bool { return len(got.payloads) == 5 })
+		if want := []string{"0", "1", "2", "3", "4"}; !slices.Equal(got.payloads, want) {
+			t.Errorf("got %q, want %q", got.payloads, want)
+		}
+	})
+}
+
+func TestReloadRefuses(t *testing.T) {
+	dir := t.TempDir()
+	onDisk := allPublishes("http://127.0.0.1:1/", func(e *Endpoint) { e.Queue = Queue{Type: DiskQueue, Dir: dir} })
+	for _, test := range []struct {
+		name     string
+		from, to *Config
+		want     string
+	}{
+		{"queue type", allPublishes("http://127.0.0.1:1/", nil), onDisk, "queue.type cannot be changed by a reload, it needs a restart"},
+		{"queue dir", onDisk, allPublishes("http://127.0.0.1:1/", func(e *Endpoint) { e.Queue = Queue{Type: DiskQueue, Dir: dir + "/x"} }),
+			"queue.dir cannot be changed"},
+		{"queue sync", onDisk, allPublishes("http://127.0.0.1:1/", func(e *Endpoint) { e.Queue = Queue{Type: DiskQueue, Dir: dir, Sync: SyncAlways} }),
+			"queue.sync cannot be changed"},
+		{"checks", onDisk, allPublishes("ftp://secret@x/", nil), "must begin with http://"},
+		{"no file", onDisk, nil, "Options has no File"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var log bytes.Buffer
+			h := new(Hook)
+			h.Log = slog.New(slog.NewTextHandler(&log, nil))
+			if err := h.Init(&Options{Config: test.from, DrainTimeout: -1}); err != nil {
+				t.Fatal(err)
+			}
+			defer h.Stop()
+			before := h.active.Load()
+			err := h.Reload(test.to)
+			if err == nil || !strings.HasPrefix(err.Error(), "webhook: ") || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "secret") {
+				t.Errorf("error %v, want %q", err, test.want)
+			}
+			if h.active.Load() != before {
+				t.Error("the configuration has changed")
+			}
+			if !strings.Contains(log.String(), "configuration refused") || strings.Contains(log.String(), "secret") {
+				t.Errorf("log %q", log.String())
+			}
+		})
+	}
+	t.Run("before Init and after Stop", func(t *testing.T) {
+		h := new(Hook)
+		if err := h.Reload(onDisk); err == nil {
+			t.Error("no error before Init")
+		}
+		h.Log = slog.New(slog.DiscardHandler)
+		if err := h.Init(&Options{Config: onDisk}); err != nil {
+			t.Fatal(err)
+		}
+		_ = h.Stop()
+		if err := h.Reload(onDisk); !errors.Is(err, errStopped) {
+			t.Errorf("after Stop: %v", err)
+		}
+	})
+}
+
+// TestReloadAndStopRace has both at once; nothing may be left.
+func TestReloadAndStopRace(t *testing.T) {
+	got := newInbox()
+	urls := []string{got.serve(t, ok), got.serve(t, ok)}
+	for range 50 {
+		h := runHook(t, &Options{Config: allPublishes(urls[0], nil), DrainTimeout: time.Second})
+		var wg sync.WaitGroup
+		for i := range 4 {
+			wg.Go(func() {
+				for n := range 10 {
+					h.emit(publishOf(fmt.Sprint(i), "x"))
+					_ = h.Reload(allPublishes(urls[n%2], func(e *Endpoint) { e.Name = []string{"a", "b", "default"}[n%3] }))
+				}
+			})
+		}
+		wg.Go(func() { _ = h.Stop() })
+		wg.Wait()
+		for name, s := range h.Stats().Endpoints {
+			if checkSum(t, s); s.Waiting+s.InFlight > 0 {
+				t.Errorf("%s: %+v", name, s)
+			}
+		}
+	}
+	got.await(t, "connections to close", func() bool { return len(got.open) == 0 })
+}
+
+// TestReloadLowersTheCapacity checks that what waits is not thrown away.
+func TestReloadLowersTheCapacity(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := defaultEndpoint()
+		e := startFake(c, func(_ *request, d time.Time, stop <-chan struct{}) outcome { return hang(d, stop) })
+		e.queue.mu.Lock()
+		e.queue.limits.workers = 0
+		e.queue.mu.Unlock()
+		for i := range 100 {
+			e.queue.offer(publishOf("c", fmt.Sprint(i)), false)
+		}
+		e.queue.mu.Lock()
+		e.queue.limits.queue.Capacity = 10
+		e.queue.mu.Unlock()
+		e.queue.offer(publishOf("c", "x"), false)
+		if s := e.queue.stats(); s.Waiting != 100 || s.Dropped["queue_full"] != 1 {
+			t.Errorf("stats %+v", s)
+		}
+		e.stop(0)
+	})
+}

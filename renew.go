@@ -1,0 +1,187 @@
+package webhook
+
+import (
+	"bytes"
+	"container/heap"
+	"crypto/tls"
+	"errors"
+	"maps"
+	"net/http"
+	"path/filepath"
+	"reflect"
+	"slices"
+)
+
+// next prepares the endpoint that goes on with e's queue under another
+// configuration, which has passed the checks. e stays as it is until renew;
+// discardNext undoes next.
+func (e *endpoint) next(config *Endpoint, rt http.RoundTripper) (*endpoint, error) {
+	if err := needsRestart(&e.config.Queue, &config.Queue); err != nil {
+		return nil, err
+	}
+	config.Name = e.config.Name // the spelling under which it is counted
+	n := &endpoint{config: config, log: e.log, wants: config.Body.wants(), queue: e.queue, disk: e.disk, clock: e.clock}
+	var err error
+	if n.client, err = newClient(config, rt); err != nil {
+		return nil, err
+	}
+	if n.client.same(e.client) && samePool(e.config, config) {
+		n.client, n.pool = e.client, e.pool // and its connections
+		return n, nil
+	}
+	staffed := config
+	if config.Disabled {
+		none := *config
+		none.PoolSize = 0
+		staffed = &none
+	}
+	n.pool = newPool(n.queue, staffed, n.log, n.client.conn)
+	switch {
+	case config.DeadLetter == e.config.DeadLetter:
+		n.pool.letters = e.pool.letters
+	case config.DeadLetter.File != "":
+		n.pool.letters, err = openLetterFile(config.DeadLetter)
+	}
+	return n, err
+}
+
+// discardNext closes what next has opened.
+func (e *endpoint) discardNext(old *endpoint) {
+	if e.pool.letters != nil && e.pool.letters != old.pool.letters {
+		_ = e.pool.letters.close()
+	}
+}
+
+// needsRestart returns an error for a change that a reload cannot make: a queue
+// stays where it is, and its promise to publishers what it was.
+func needsRestart(old, changed *Queue) error {
+	var errs []error
+	if old.Type != changed.Type {
+		errs = append(errs, errors.New("queue.type cannot be changed by a reload, it needs a restart"))
+	} else if filepath.Clean(old.Dir) != filepath.Clean(changed.Dir) {
+		errs = append(errs, errors.New("queue.dir cannot be changed by a reload, it needs a restart"))
+	}
+	if old.Sync != changed.Sync {
+		errs = append(errs, errors.New("queue.sync cannot be changed by a reload, it needs a restart"))
+	}
+	return errors.Join(errs...)
+}
+
+// samePool reports whether all that a pool and its workers know of their
+// configuration is the same. The rest is the queue's and the rules'.
+func samePool(a, b *Endpoint) bool {
+	x, y := *a, *b
+	x.Events, y.Events = nil, nil
+	x.Queue, y.Queue = Queue{}, Queue{}
+	x.Ordering, y.Ordering = "", ""
+	return reflect.DeepEqual(x, y)
+}
+
+// renew puts an endpoint that next has prepared in the place of the old one.
+// Attempts in flight end as they began and settle their events; what waits, and
+// what goes back to wait, is the new pool's.
+func (e *endpoint) renew(old *endpoint) {
+	q := e.queue
+	q.mu.Lock()
+	counted := q.limits.events
+	q.limits = limitsOf(e.config)
+	q.limits.events |= counted // what has been counted stays in Stats
+	e.clock.giveUp = e.giveUp
+	if e.pool != old.pool {
+		e.pool.older = old.pool.unended()
+		q.retire(old.pool)
+	}
+	if e.config.URL != old.config.URL {
+		q.gate.retarget()
+		q.endBackoffs()
+	} else if e.pool != old.pool {
+		e.pool.lastFailure.Store(old.pool.lastFailure.Load())
+	}
+	if q.closed { // it had been removed
+		q.closed, q.removed, q.drained = false, false, make(chan struct{})
+	}
+	q.batching.until = 0 // the new lingering begins
+	q.wakeBlocked()
+	q.dispatch()
+	q.kickClock()
+	q.mu.Unlock()
+
+	if e.disk != nil {
+		e.disk.resize(e.config.Queue.MaxBytes)
+	}
+	if e.pool == old.pool {
+		return
+	}
+	e.pool.start()
+	if letters := old.pool.letters; letters != nil && letters != e.pool.letters {
+		if err := letters.close(); err != nil {
+			e.log.Warn("dead letter file", "error", err)
+		}
+	}
+}
+
+// retire lets no worker of p begin another attempt.
+func (q *queue) retire(p *pool) {
+	p.retired = true
+	q.idle = slices.DeleteFunc(q.idle, func(w *worker) bool {
+		if w.pool == p {
+			w.wake <- struct{}{}
+		}
+		return w.pool == p
+	})
+}
+
+// endBackoffs makes every lane ready that is in backoff.
+func (q *queue) endBackoffs() {
+	for len(q.backoff.at) > 0 {
+		at := q.backoff.at[0]
+		heap.Pop(&q.backoff)
+		l := q.lanes.at(at)
+		l.state, l.readyAt = laneReady, 0
+		q.ready.push(&q.lanes, at)
+	}
+}
+
+// unended returns those of p and its older pools that have workers left.
+func (p *pool) unended() []*pool {
+	return slices.DeleteFunc(append(slices.Clone(p.older), p), func(p *pool) bool { return p.live.Load() == 0 })
+}
+
+// same reports whether the connections of both clients can serve for each
+// other. Certificates are compared as they were read.
+func (c *client) same(o *client) bool {
+	if c.transport != nil {
+		return c.hostname == o.hostname && c.url.String() == o.url.String() &&
+			maps.EqualFunc(c.header, o.header, slices.Equal[[]string])
+	}
+	return c.scheme == o.scheme && c.host == o.host && bytes.Equal(c.head, o.head) &&
+		sameTLS(c.tls, o.tls) && c.proxy.same(o.proxy)
+}
+
+func (p *proxy) same(o *proxy) bool {
+	if p == nil || o == nil {
+		return p == o
+	}
+	return p.addr == o.addr && p.socks == o.socks && p.user.String() == o.user.String() && sameTLS(p.tls, o.tls)
+}
+
+func sameTLS(a, b *tls.Config) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.ServerName == b.ServerName && a.MinVersion == b.MinVersion && a.InsecureSkipVerify == b.InsecureSkipVerify &&
+		(a.RootCAs == nil) == (b.RootCAs == nil) && (a.RootCAs == nil || a.RootCAs.Equal(b.RootCAs)) &&
+		slices.EqualFunc(clientChain(a), clientChain(b), bytes.Equal)
+}
+
+// clientChain is the client certificate that connections show, and so its key.
+func clientChain(cfg *tls.Config) [][]byte {
+	if cfg.GetClientCertificate == nil {
+		return nil
+	}
+	cert, err := cfg.GetClientCertificate(nil)
+	if err != nil {
+		return nil
+	}
+	return cert.Certificate
+}

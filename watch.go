@@ -1,0 +1,220 @@
+package webhook
+
+import (
+	"crypto/sha256"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+const (
+	// settle is how long files have to be left alone before they are read:
+	// editors and copies write in several steps. mostSettle is how long that
+	// may put it off.
+	settle     = 100 * time.Millisecond
+	mostSettle = time.Second
+
+	// recheck is how often files are looked at without a notice. File systems
+	// of other machines send none.
+	recheck = time.Minute
+)
+
+// files is a configuration file and those that it names: certificates, keys,
+// and what file() reads.
+type files struct {
+	path    string
+	watched bool
+
+	mu    sync.Mutex
+	names []string            // of the files last read
+	seen  map[string][32]byte // what was in them before they were read
+}
+
+// parse reads the configuration. Where the files are watched it reads again
+// until nothing is in use of which it does not know what it was before.
+func (f *files) parse() (cfg *Config, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	const most = 3
+	for range most {
+		if f.watched {
+			f.seen = sums(append(f.names, f.path))
+		}
+		var names []string
+		cfg, names, err = parseFile(f.path)
+		if err != nil {
+			names = append(names, f.names...) // a mistake may hide some
+		}
+		slices.Sort(names)
+		f.names = slices.Compact(names)
+		if !f.watched || !slices.ContainsFunc(names, func(name string) bool { _, ok := f.seen[name]; return !ok }) {
+			break
+		}
+	}
+	return cfg, err
+}
+
+// list returns the names of the files.
+func (f *files) list() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.names)
+}
+
+// changed reports whether a file has other contents than when it was read.
+func (f *files) changed() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name, sum := range sums(f.names) {
+		if f.seen[name] != sum {
+			return true
+		}
+	}
+	return false
+}
+
+// sums returns digests of files; one for a file that cannot be read is zero.
+func sums(names []string) map[string][32]byte {
+	sums := make(map[string][32]byte, len(names))
+	for _, name := range names {
+		sums[name] = [32]byte{}
+		if text, err := readFile(name, maxConfigFile); err == nil {
+			sums[name] = sha256.Sum256(text)
+		}
+	}
+	return sums
+}
+
+// A watcher reloads a hook's configuration when its files change. Notices come
+// from the folders that the files and the links to them are in, so that a file
+// may be replaced, and a link on the way to it pointed elsewhere, as Kubernetes
+// does with ..data. They are hints: what counts is whether the contents have
+// changed.
+type watcher struct {
+	hook    *Hook
+	notices *fsnotify.Watcher
+	places  map[string]bool // whose notices say something about the files
+	stopped chan struct{}
+	ended   sync.WaitGroup
+}
+
+func newWatcher(h *Hook) (*watcher, error) {
+	notices, err := fsnotify.NewWatcher()
+	if err != nil {
+		return nil, err
+	}
+	return &watcher{hook: h, notices: notices, stopped: make(chan struct{})}, nil
+}
+
+func (w *watcher) start() { w.ended.Go(w.run) }
+
+// stop ends the watcher. A reload in progress may wait for a disk that hangs:
+// then stop does not wait for it.
+func (w *watcher) stop() {
+	close(w.stopped)
+	ended := make(chan struct{})
+	go func() {
+		w.ended.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(stopGrace):
+	}
+}
+
+func (w *watcher) run() {
+	defer w.notices.Close()
+	w.follow()
+	timer := time.NewTimer(0) // something may have changed since Init has read it
+	defer timer.Stop()
+	var first time.Time // of the notices that are not dealt with
+	for {
+		select {
+		case <-w.stopped:
+			return
+		case n := <-w.notices.Events:
+			if !w.places[n.Name] {
+				continue
+			}
+			if first.IsZero() {
+				first = time.Now()
+			}
+			timer.Reset(min(settle, time.Until(first.Add(mostSettle))))
+		case <-w.notices.Errors: // notices may be missing
+			timer.Reset(settle)
+		case <-timer.C:
+			first = time.Time{}
+			if w.hook.files.changed() {
+				_ = w.hook.Reload(nil) // which logs what came of it
+			}
+			w.follow()
+			timer.Reset(recheck)
+		}
+	}
+}
+
+// follow watches the folders that matter now.
+func (w *watcher) follow() {
+	folders := make(map[string]bool)
+	w.places = make(map[string]bool)
+	for _, name := range w.hook.files.list() {
+		trace(name, func(folder, place string) {
+			folders[folder] = true
+			w.places[folder], w.places[place] = true, true
+		})
+	}
+	for _, folder := range w.notices.WatchList() {
+		if !folders[folder] {
+			_ = w.notices.Remove(folder)
+		}
+	}
+	for folder := range folders {
+		if err := w.notices.Add(folder); err != nil {
+			w.hook.Log.Warn("configuration is only looked at once a minute, its folder cannot be watched", "error", err)
+		}
+	}
+}
+
+// trace calls visit for everything on the way to a file that can be replaced to
+// make it another one: each symbolic link, and the file itself, or the first
+// that is missing, with the folder it is in.
+func trace(name string, visit func(folder, place string)) {
+	name, err := filepath.Abs(name)
+	if err != nil {
+		return // there is no working directory
+	}
+	const mostLinks = 40 // as the kernel has it
+	root := filepath.VolumeName(name) + string(filepath.Separator)
+	at, rest := root, strings.TrimPrefix(name, root)
+	for links := 0; rest != ""; {
+		var part string
+		part, rest, _ = strings.Cut(rest, string(filepath.Separator))
+		place := filepath.Join(at, part)
+		info, err := os.Lstat(place)
+		switch {
+		case err != nil:
+			visit(at, place)
+			return
+		case info.Mode()&os.ModeSymlink != 0:
+			visit(at, place)
+			target, err := os.Readlink(place)
+			if links++; err != nil || links > mostLinks {
+				return
+			}
+			if !filepath.IsAbs(target) {
+				target = filepath.Join(at, target)
+			}
+			at, rest = root, strings.TrimPrefix(filepath.Join(target, rest), root)
+		case rest == "":
+			visit(at, place)
+		default:
+			at = place
+		}
+	}
+}
