@@ -1,0 +1,156 @@
+// Command broker is a mochi-mqtt broker with the webhook hook, to run for real
+// or to copy from.
+//
+//	broker -config webhook.hcl -listen 127.0.0.1:1883
+//
+// It prints one line, "listening on ADDR", on stdout when it is ready, and logs
+// to stderr. SIGTERM and SIGINT stop it: clients are disconnected and waiting
+// webhooks delivered, for as long as -drain allows. A second signal ends it at
+// once.
+//
+// With -redeliver FILE it sends the events of a dead letter file again instead.
+//
+// The exit status is 0 after a clean stop, a good -check, or when all dead
+// letters were delivered; 1 when the configuration is wrong, the broker cannot
+// run or a dead letter was not delivered; 2 when the command line is wrong.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/hooks/auth"
+	"github.com/mochi-mqtt/server/v2/listeners"
+
+	"github.com/mochi-hooks/webhook"
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is the whole program; it returns the exit status.
+func run(args []string, stdout, stderr io.Writer) int {
+	opts, err := parseFlags(args, stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return 0
+	}
+	if err != nil {
+		return 2 // the flag package has said why
+	}
+
+	var cfg *webhook.Config
+	if opts.config != "" {
+		if cfg, err = webhook.ParseFile(opts.config); err != nil {
+			_ = webhook.WriteDiagnostics(stderr, err)
+			return 1
+		}
+	}
+	if opts.check {
+		fmt.Fprintf(stdout, "%s is fine: %s\n", opts.config, summary(cfg))
+		return 0
+	}
+	if opts.redeliver != "" {
+		return redeliver(opts, cfg, stdout, stderr)
+	}
+	if err := serve(opts, cfg, stdout, stderr); err != nil {
+		fmt.Fprintln(stderr, "broker:", err)
+		return 1
+	}
+	return 0
+}
+
+// serve runs the broker until a signal comes.
+func serve(opts *options, cfg *webhook.Config, stdout, stderr io.Writer) error {
+	ctx, restore := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer restore()
+	log := slog.New(slog.NewTextHandler(stderr, nil))
+
+	// All addresses are taken before anything runs, so that one that is in
+	// use is found while there is nothing to stop.
+	tcp, err := net.Listen("tcp", opts.listen)
+	if err != nil {
+		return err
+	}
+	clients := newListener(tcp, log)
+	defer clients.Close()
+	hook := new(webhook.Hook)
+	pages, err := newWeb(opts, hook, log)
+	if err != nil {
+		return err
+	}
+	defer pages.close()
+
+	capabilities := mqtt.NewDefaultServerCapabilities()
+	capabilities.MaximumClientWritesPending = 16 * 1024 // messages on their way to one subscriber
+	server := mqtt.New(&mqtt.Options{Logger: log, Capabilities: capabilities})
+	if err := server.AddListener(listeners.NewNet("tcp", clients)); err != nil {
+		return err
+	}
+	if err := addAuth(server, opts.allow); err != nil {
+		return err
+	}
+	if cfg != nil {
+		// The last hook, so that it sees what the others let through.
+		err := server.AddHook(hook, &webhook.Options{
+			Config:       cfg,
+			DrainTimeout: cmp.Or(opts.drain, -1), // 0 would be the default
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if err := server.Serve(); err != nil {
+		return err
+	}
+	pages.serve()
+	fmt.Fprintln(stdout, "listening on", clients.Addr())
+
+	<-ctx.Done()
+	restore() // a second signal ends the process
+	log.Info("stopping", "drain", opts.drain)
+	return stop(server, hook, clients, opts.drain)
+}
+
+// addAuth lets everyone connect, or the users of allow only.
+func addAuth(server *mqtt.Server, allow map[string]string) error {
+	if len(allow) == 0 {
+		return server.AddHook(new(auth.AllowHook), nil)
+	}
+	users := make(auth.Users, len(allow))
+	for user, password := range allow {
+		users[user] = auth.UserRule{
+			Username: auth.RString(user),
+			Password: auth.RString(password),
+		}
+	}
+	return server.AddHook(new(auth.Hook), &auth.Options{Ledger: &auth.Ledger{Users: users}})
+}
+
+// summary says in a few words what a configuration holds.
+func summary(cfg *webhook.Config) string {
+	var disabled int
+	for _, e := range cfg.Endpoints {
+		if e.Disabled {
+			disabled++
+		}
+	}
+	text := fmt.Sprintf("%d endpoints", len(cfg.Endpoints))
+	if len(cfg.Endpoints) == 1 {
+		text = "1 endpoint"
+	}
+	if disabled > 0 {
+		text += fmt.Sprintf(", %d of them disabled", disabled)
+	}
+	return text
+}

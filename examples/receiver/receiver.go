@@ -1,0 +1,79 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"log"
+	"net/http"
+	"time"
+
+	"github.com/mochi-hooks/webhook"
+)
+
+// maxBody is the longest body that is read. The hook's own limit for a
+// payload is 8 MiB unless it is configured otherwise.
+const maxBody = 64 << 20
+
+// A receiver prints the webhooks that it gets.
+type receiver struct {
+	options
+	out *log.Logger // writes each line in one piece
+}
+
+func (rc *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		http.Error(w, "webhooks are POSTs", http.StatusMethodNotAllowed)
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		status := http.StatusBadRequest
+		if tooLong := new(http.MaxBytesError); errors.As(err, &tooLong) {
+			status = http.StatusRequestEntityTooLarge
+		}
+		http.Error(w, err.Error(), status)
+		return
+	}
+
+	target := printable(r.URL.RequestURI())
+	signature := ""
+	if len(rc.secrets) > 0 {
+		if err := webhook.Verify(r.Header, body, rc.secrets...); err != nil {
+			rc.out.Printf("POST %s signature_error=%q", target, err)
+			http.Error(w, err.Error(), http.StatusUnauthorized)
+			return
+		}
+		signature = " signature=ok"
+	}
+	for _, event := range split(body) {
+		rc.out.Print("POST ", target, " ", rc.line(event), signature)
+	}
+	if rc.delay > 0 {
+		select {
+		case <-time.After(rc.delay):
+		case <-r.Context().Done():
+			panic(http.ErrAbortHandler) // no answer is not a good answer
+		}
+	}
+	w.WriteHeader(rc.status)
+}
+
+// split returns the events of a body: the elements of a JSON array, which is a
+// batch, or the body itself.
+func split(body []byte) [][]byte {
+	if !bytes.HasPrefix(bytes.TrimSpace(body), []byte("[")) {
+		return [][]byte{body}
+	}
+	var batch []json.RawMessage
+	if json.Unmarshal(body, &batch) != nil {
+		return [][]byte{body}
+	}
+	events := make([][]byte, len(batch))
+	for i, event := range batch {
+		events[i] = event
+	}
+	return events
+}

@@ -1,0 +1,219 @@
+package examples_test
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+)
+
+func TestReceiverPrints(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		args []string
+		path string
+		body string
+		want []string
+	}{
+		{"no payload", nil, "/hook", `{"action":"client_connack"}`,
+			[]string{`POST /hook {"action":"client_connack"}`}},
+		{"plain", nil, "/", `{"payload":"say \"hi\""}`,
+			[]string{`POST / {"payload":"say \"hi\""} payload="say \"hi\""`}},
+		{"marked base64", nil, "/", `{"payload":"AP8=","payload_encoding":"base64"}`,
+			[]string{`POST / {"payload":"AP8=","payload_encoding":"base64"} payload="\x00\xff"`}},
+		{"base64 by flag", []string{"-encoding", "base64"}, "/", `{"payload":"aGVsbG8="}`,
+			[]string{`POST / {"payload":"aGVsbG8="} payload="hello"`}},
+		{"base62 by flag", []string{"-encoding", "base62"}, "/", `{"payload":"2a7oZkl5ty6sG7"}`,
+			[]string{`POST / {"payload":"2a7oZkl5ty6sG7"} payload="messagei+/"`}},
+		{"empty payload", nil, "/", `{"payload":""}`,
+			[]string{`POST / {"payload":""} payload=""`}},
+		{"batch", nil, "/b", `[{"a":1},{"payload":"x"}]`,
+			[]string{`POST /b {"a":1}`, `POST /b {"payload":"x"} payload="x"`}},
+		{"indented JSON on one line", nil, "/", "{\n  \"a\": 1\n}\n",
+			[]string{`POST / {"a":1}`}},
+		{"terminal escapes in JSON", nil, "/", "{\"payload\":\"\\u001b[2J\u009b\u007f\u202e\U000e0001\"}",
+			[]string{`POST / {"payload":"\u001b[2J\u009b\u007f\u202e\udb40\udc01"} payload="\x1b[2J\u009b\x7f\u202e\U000e0001"`}},
+		{"not JSON", nil, "/", "\x1b[2J\nPOST /forged {}",
+			[]string{`POST / "\x1b[2J\nPOST /forged {}"`}},
+		{"not UTF-8", nil, "/", "{\"a\":\"\xff\"}",
+			[]string{`POST / "{\"a\":\"\xff\"}"`}},
+		{"empty body", nil, "/", "",
+			[]string{`POST / ""`}},
+		{"query and escapes", nil, "/a%20b//c?x=%26", `{}`,
+			[]string{`POST /a%20b//c?x=%26 {}`}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			receiver, address := listen(t, "receiver", test.args...)
+			if got := post(t, "http://"+address+test.path, test.body); got != http.StatusOK {
+				t.Errorf("status: got %d, want 200", got)
+			}
+			receiver.end()
+			got := strings.Join(receiver.stdout.lines()[1:], "\n")
+			if want := strings.Join(test.want, "\n"); got != want {
+				t.Errorf("body %q\n got %s\nwant %s", test.body, got, want)
+			}
+		})
+	}
+}
+
+func TestReceiverWrongPayload(t *testing.T) {
+	receiver, address := listen(t, "receiver", "-encoding", "base64")
+	post(t, "http://"+address, `{"payload":"%%%"}`)
+	receiver.end()
+	if got, want := receiver.stdout.lines()[1], `POST / {"payload":"%%%"} payload_error="`; !strings.HasPrefix(got, want) {
+		t.Errorf("got %s, want %s…", got, want)
+	}
+}
+
+func TestReceiverAnswers(t *testing.T) {
+	t.Run("with -status", func(t *testing.T) {
+		receiver, address := listen(t, "receiver", "-status", "503")
+		if got := post(t, "http://"+address, `{}`); got != http.StatusServiceUnavailable {
+			t.Errorf("got %d, want 503", got)
+		}
+		receiver.end()
+		if got, want := receiver.stdout.lines()[1], "POST / {}"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
+	t.Run("after -delay", func(t *testing.T) {
+		receiver, address := listen(t, "receiver", "-delay", "300ms")
+		began := time.Now()
+		post(t, "http://"+address, `{}`)
+		if took := time.Since(began); took < 300*time.Millisecond {
+			t.Errorf("answered after %v, want 300ms or more", took)
+		}
+		receiver.end()
+	})
+	t.Run("other methods with 405", func(t *testing.T) {
+		receiver, address := listen(t, "receiver")
+		reply, err := http.Get("http://" + address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reply.Body.Close()
+		if reply.StatusCode != http.StatusMethodNotAllowed {
+			t.Errorf("got %s, want 405", reply.Status)
+		}
+		receiver.end()
+	})
+	t.Run("too long a body with 413", func(t *testing.T) {
+		receiver, address := listen(t, "receiver")
+		if got := post(t, "http://"+address, strings.Repeat(" ", 64<<20+1)); got != http.StatusRequestEntityTooLarge {
+			t.Errorf("got %d, want 413", got)
+		}
+		receiver.end()
+	})
+}
+
+func TestReceiverSignatures(t *testing.T) {
+	const secret, body = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", `{"a":1}`
+	for _, test := range []struct {
+		name   string
+		secret string
+		status int
+		want   string
+	}{
+		{"genuine", secret, http.StatusOK, `POST / {"a":1} signature=ok`},
+		{"forged", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD", http.StatusUnauthorized,
+			`POST / signature_error="webhook: signature does not match"`},
+		{"unsigned", "", http.StatusUnauthorized, `POST / signature_error="webhook: not signed: no webhook-id"`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			receiver, address := listen(t, "receiver", "-secret", secret)
+			request, err := http.NewRequest(http.MethodPost, "http://"+address, strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if test.secret != "" {
+				sign(t, request, test.secret, body)
+			}
+			reply, err := http.DefaultClient.Do(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			reply.Body.Close()
+			receiver.end()
+			if got := receiver.stdout.lines()[1]; got != test.want || reply.StatusCode != test.status {
+				t.Errorf("got %d, %s\nwant %d, %s", reply.StatusCode, got, test.status, test.want)
+			}
+		})
+	}
+}
+
+// sign signs a request as Standard Webhooks' own library does.
+func sign(t *testing.T, request *http.Request, secret, body string) {
+	t.Helper()
+	wh, err := standardwebhooks.NewWebhook(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	signature, err := wh.Sign("msg_1", now, []byte(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("webhook-id", "msg_1")
+	request.Header.Set("webhook-timestamp", strconv.FormatInt(now.Unix(), 10))
+	request.Header.Set("webhook-signature", signature)
+}
+
+// A stopped receiver does not let an answer that it delays look like success.
+func TestReceiverStopsWhileItDelays(t *testing.T) {
+	receiver, address := listen(t, "receiver", "-delay", "1h")
+	failed := make(chan error, 1)
+	go func() {
+		reply, err := http.Post("http://"+address, "application/json", strings.NewReader(`{}`))
+		if err == nil {
+			reply.Body.Close()
+		}
+		failed <- err
+	}()
+	receiver.stdout.waitLine(t, "POST / {}")
+	receiver.end()
+	if <-failed == nil {
+		t.Error("the request got an answer")
+	}
+}
+
+func TestReceiverUsage(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		args []string
+		code int
+		want string
+	}{
+		{"status", []string{"-status", "99"}, 2, "want 200 to 599"},
+		{"delay", []string{"-delay", "-1s"}, 2, "must not be negative"},
+		{"encoding", []string{"-encoding", "hex"}, 2, "want plain, base64 or base62"},
+		{"secret", []string{"-secret", "hunter2"}, 2, "-secret: webhook: the secret must be 24 to 64 bytes"},
+		{"argument", []string{"8080"}, 2, `unexpected argument "8080"`},
+		{"address", []string{"-listen", "nowhere"}, 1, "nowhere"},
+		{"help", []string{"-h"}, 0, "-listen"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p := start(t, "receiver", test.args...)
+			if got := p.wait(); got != test.code {
+				t.Errorf("exit status: got %d, want %d", got, test.code)
+			}
+			if got := p.stderr.String(); !strings.Contains(got, test.want) {
+				t.Errorf("stderr: got %q, want %q in it", got, test.want)
+			}
+		})
+	}
+}
+
+// post returns the status of the reply.
+func post(t *testing.T, url, body string) int {
+	t.Helper()
+	client := &http.Client{Timeout: patience}
+	reply, err := client.Post(url, "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reply.Body.Close()
+	return reply.StatusCode
+}
