@@ -37,9 +37,9 @@ type outcome struct {
 // A poster sends requests one at a time; a worker owns one. http1Conn is the
 // usual one, roundTripConn serves Options.Transport.
 type poster interface {
-	// post makes one attempt and returns what came of it, at the latest
-	// at the deadline. It does not keep req.
-	post(req *request, deadline time.Time) outcome
+	// post makes one attempt, which starts now, and returns what came of
+	// it, at the latest at the deadline. It does not keep req.
+	post(req *request, now, deadline time.Time) outcome
 	// cancel aborts a post in progress and makes later ones return
 	// canceled at once. Safe from any goroutine.
 	cancel()

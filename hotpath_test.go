@@ -123,6 +123,23 @@ func BenchmarkPublishMatch(b *testing.B) {
 	}
 }
 
+// BenchmarkPublishFull is a publish that matches while the queue is full, so that
+// each drops the oldest event: the cost of an endpoint that hangs.
+func BenchmarkPublishFull(b *testing.B) {
+	h, e := hotHook(b, "site/+/device/#")
+	e.queue.limits.queue.Capacity = 100000
+	clients, pk := hotClients(50), hotPacket()
+	publish := func(n int) {
+		for i := range n {
+			h.OnPublished(clients[i%len(clients)], pk)
+		}
+	}
+	publish(e.queue.limits.queue.Capacity)
+	b.ReportAllocs()
+	b.ResetTimer()
+	publish(b.N)
+}
+
 // hotAllocs is how many allocations a publish may cost: a fraction of one, as
 // memory for waiting events comes in chunks.
 const hotAllocs = 0.05

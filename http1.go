@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -48,6 +49,8 @@ type http1Conn struct {
 	conn   net.Conn  // usable connection, raw or what encrypts it; nil for none
 	used   bool      // conn has carried a request
 	last   time.Time // when that was
+	until  time.Time // the deadline of the attempt
+	armed  time.Time // the deadline of conn, not after until; see extend
 	idle   *idleLook // at raw
 	out    []byte    // out[:fixed] is the head that all requests share
 	fixed  int
@@ -58,40 +61,78 @@ type http1Conn struct {
 	reader replyReader
 }
 
-func (p *http1Conn) post(req *request, deadline time.Time) outcome {
-	start := time.Now()
-	p.build(req, start)
+func (p *http1Conn) post(req *request, now, deadline time.Time) outcome {
+	p.build(req, now)
+	p.until = deadline
 	for {
-		if err := p.connect(start, deadline); err != nil {
-			return p.fail(err, start, deadline)
+		if err := p.connect(now, len(req.body) > maxInlineBody); err != nil {
+			return p.fail(err, now)
 		}
 		rep, stale, err := p.exchange(req.body)
 		switch {
 		case stale: // once at most: the next connection is a new one
 			continue
 		case err != nil:
-			return p.fail(err, start, deadline)
+			return p.fail(err, now)
 		}
 		return statusOutcome(rep.status, rep.retryAfter)
 	}
 }
 
 // connect sees to it that there is a connection for a request that starts now.
-func (p *http1Conn) connect(now, deadline time.Time) error {
+func (p *http1Conn) connect(now time.Time, long bool) error {
 	if err := p.ctx.Err(); err != nil {
 		return err
 	}
 	if p.conn != nil {
-		err := p.raw.SetDeadline(deadline)
+		var err error
+		// Only what Read and Write do can be extended.
+		if p.conn != p.raw || long || p.armed.After(p.until) || p.armed.Sub(now) < p.until.Sub(now)/2 {
+			err = p.arm()
+		}
 		if err != nil || now.Sub(p.last) > idleCheck && p.idle.readable() {
 			p.drop()
 		}
 	}
 	p.last = now
 	if p.conn == nil {
-		return p.dial(deadline)
+		return p.dial()
 	}
 	return nil
+}
+
+// arm gives the connection the deadline of the attempt.
+func (p *http1Conn) arm() error {
+	p.armed = p.until
+	return p.raw.SetDeadline(p.until)
+}
+
+// extend reports whether a call that ended with err can go on, because what
+// ended it was the deadline of an earlier attempt. Setting one costs as much as
+// making the request, so attempts that follow each other share it.
+func (p *http1Conn) extend(err error) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded) && p.armed.Before(p.until) && p.arm() == nil
+}
+
+// Read reads from the connection until the attempt's deadline.
+func (p *http1Conn) Read(b []byte) (n int, err error) {
+	for {
+		n, err = p.conn.Read(b)
+		if err == nil || n > 0 || !p.extend(err) {
+			return n, err
+		}
+	}
+}
+
+// Write writes to the connection until the attempt's deadline.
+func (p *http1Conn) Write(b []byte) (n int, err error) {
+	for {
+		m, err := p.conn.Write(b[n:])
+		n += m
+		if err == nil || !p.extend(err) {
+			return n, err
+		}
+	}
 }
 
 // build puts the head of the request into out, and the body too if it is short.
@@ -128,9 +169,9 @@ func (p *http1Conn) exchange(body []byte) (rep reply, stale bool, err error) {
 	var keep bool
 	var writeErr error
 	if len(body) <= maxInlineBody {
-		_, writeErr = p.conn.Write(p.out)
+		_, writeErr = p.Write(p.out)
 		// Also after an error: the server may have answered and closed.
-		rep, keep, err = p.reader.read(p.conn)
+		rep, keep, err = p.reader.read(p)
 	} else {
 		rep, keep, writeErr, err = p.exchangeLong(body)
 	}
@@ -185,21 +226,21 @@ func exchangeError(writeErr, readErr error) error {
 }
 
 // fail is the outcome of an attempt without a status.
-func (p *http1Conn) fail(err error, start, deadline time.Time) outcome {
+func (p *http1Conn) fail(err error, start time.Time) outcome {
 	if p.ctx.Err() != nil {
 		return canceledOutcome()
 	}
 	var attempt *attemptError
-	if errors.As(err, &attempt) && isTimeout(err) && !time.Now().Before(deadline) {
-		err = &attemptError{attempt.phase, newTimeoutError(deadline.Sub(start))}
+	if errors.As(err, &attempt) && isTimeout(err) && !time.Now().Before(p.until) {
+		err = &attemptError{attempt.phase, newTimeoutError(p.until.Sub(start))}
 	}
 	return errorOutcome(err)
 }
 
 // dial makes a connection that is ready for a request.
-func (p *http1Conn) dial(deadline time.Time) error {
+func (p *http1Conn) dial() error {
 	c := p.client
-	ctx, cancel := context.WithDeadline(p.ctx, deadline)
+	ctx, cancel := context.WithDeadline(p.ctx, p.until)
 	defer cancel()
 	addr, via := c.host, ""
 	if c.proxy != nil {
@@ -213,7 +254,7 @@ func (p *http1Conn) dial(deadline time.Time) error {
 	if err := p.attach(raw); err != nil {
 		return err
 	}
-	conn, err := p.prepare(ctx, raw, deadline)
+	conn, err := p.prepare(ctx, raw)
 	if err != nil {
 		_ = raw.Close()
 		return err
@@ -235,9 +276,9 @@ func (p *http1Conn) attach(raw net.Conn) error {
 }
 
 // prepare takes a new socket through the proxy and the TLS handshakes.
-func (p *http1Conn) prepare(ctx context.Context, raw net.Conn, deadline time.Time) (conn net.Conn, err error) {
+func (p *http1Conn) prepare(ctx context.Context, raw net.Conn) (conn net.Conn, err error) {
 	c := p.client
-	_ = raw.SetDeadline(deadline)
+	_ = p.arm()
 	conn = raw
 	if c.proxy != nil && c.proxy.tls != nil {
 		if conn, err = handshake(conn, c.proxy.tls); err != nil {
@@ -248,7 +289,7 @@ func (p *http1Conn) prepare(ctx context.Context, raw net.Conn, deadline time.Tim
 		if err := c.proxy.connect(ctx, conn, c.host); err != nil {
 			return nil, &attemptError{"proxy connect", err}
 		}
-		_ = raw.SetDeadline(deadline)
+		_ = p.arm()
 	}
 	if c.tls != nil {
 		if conn, err = handshake(conn, c.tls); err != nil {

@@ -87,7 +87,7 @@ func benchmarkPoster(b *testing.B, ep *Endpoint, rt http.RoundTripper, req *requ
 	defer p.cancel()
 	b.ReportAllocs()
 	for b.Loop() {
-		if o := p.post(req, time.Now().Add(5*time.Second)); o.verdict != delivered {
+		if o := p.post(req, time.Now(), time.Now().Add(5*time.Second)); o.verdict != delivered {
 			b.Fatal(o)
 		}
 	}

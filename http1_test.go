@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -75,7 +76,7 @@ func TestPostRequest(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			before := time.Now().Unix()
-			wantOutcome(t, p.post(&tt.req, soon()), delivered, 200, "")
+			wantOutcome(t, p.post(&tt.req, time.Now(), soon()), delivered, 200, "")
 			after := time.Now().Unix()
 			want := "POST /a%2Fb?c HTTP/1.1\nHost: " + server.addr + "\nX-Token: s\n" + tt.want
 			have := <-got
@@ -109,7 +110,7 @@ func TestPostReplies(t *testing.T) {
 			})
 			p := newTestConn(t, Endpoint{URL: server.url()})
 			for range 2 {
-				o := p.post(testRequest("{}"), soon())
+				o := p.post(testRequest("{}"), time.Now(), soon())
 				if tt.err == "" {
 					wantOutcome(t, o, classify(tt.status, 0), tt.status, "")
 				} else if o.verdict != failed || o.status != 0 || !strings.HasSuffix(o.err.Error(), tt.err) {
@@ -164,7 +165,7 @@ func TestPostEndless(t *testing.T) {
 				v = delivered
 			}
 			for range 2 {
-				wantOutcome(t, p.post(testRequest("{}"), soon()), v, tt.status, tt.err)
+				wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), v, tt.status, tt.err)
 			}
 			if n := server.accepted(); n != 2 {
 				t.Errorf("%d connections, want 2", n)
@@ -214,7 +215,7 @@ func TestPostEarlyReply(t *testing.T) {
 			t.Run(tt.name+"/"+name, func(t *testing.T) {
 				server := newRawServer(t, func(c *rawConn, _ int) { tt.script(c) })
 				p := newTestConn(t, Endpoint{URL: server.url()})
-				wantOutcome(t, p.post(testRequest(body), soon()), refused, 413, "")
+				wantOutcome(t, p.post(testRequest(body), time.Now(), soon()), refused, 413, "")
 				if kept := p.conn != nil; kept && tt.unread && len(body) > maxInlineBody {
 					t.Error("the connection is kept although the body was not read")
 				}
@@ -231,7 +232,7 @@ func TestPostLongBodyKeepsConnection(t *testing.T) {
 	p := newTestConn(t, Endpoint{URL: server.url()})
 	for i := range 50 {
 		body := strings.Repeat("x", maxInlineBody+1+i*10_000)
-		wantOutcome(t, p.post(testRequest(body), soon()), delivered, 200, "")
+		wantOutcome(t, p.post(testRequest(body), time.Now(), soon()), delivered, 200, "")
 	}
 	if n := server.accepted(); n != 1 {
 		t.Errorf("%d connections, want 1", n)
@@ -255,7 +256,7 @@ func TestPostClosedIdle(t *testing.T) {
 			})
 			p := newTestConn(t, Endpoint{URL: server.url()})
 			for range 20 {
-				wantOutcome(t, p.post(testRequest(body), soon()), delivered, 200, "")
+				wantOutcome(t, p.post(testRequest(body), time.Now(), soon()), delivered, 200, "")
 				waitReadable(t, p)
 				p.last = time.Time{} // as if it had been idle for long
 			}
@@ -275,7 +276,7 @@ func TestPostClosedIdle(t *testing.T) {
 			})
 			p := newTestConn(t, Endpoint{URL: server.url()})
 			for range 20 {
-				wantOutcome(t, p.post(testRequest(body), soon()), delivered, 200, "")
+				wantOutcome(t, p.post(testRequest(body), time.Now(), soon()), delivered, 200, "")
 				waitReadable(t, p)
 				p.last = time.Now().Add(time.Hour) // never idle
 			}
@@ -308,7 +309,7 @@ func TestPostClosedIdle(t *testing.T) {
 				})
 				p := newTestConn(t, Endpoint{URL: server.url()})
 				for range 2 {
-					wantOutcome(t, p.post(testRequest(body), soon()), delivered, 200, "")
+					wantOutcome(t, p.post(testRequest(body), time.Now(), soon()), delivered, 200, "")
 				}
 				if r, n := requests.Load(), server.accepted(); r != 3 || n != 2 {
 					t.Errorf("%d requests on %d connections, want 3 on 2", r, n)
@@ -362,8 +363,8 @@ func TestPostResendsOnce(t *testing.T) {
 				}
 			})
 			p := newTestConn(t, Endpoint{URL: server.url()})
-			wantOutcome(t, p.post(testRequest("{}"), soon()), delivered, 200, "")
-			o := p.post(testRequest("{}"), time.Now().Add(tt.timeout))
+			wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
+			o := p.post(testRequest("{}"), time.Now(), time.Now().Add(tt.timeout))
 			wantOutcome(t, o, failed, tt.status, tt.err)
 			if r := requests.Load(); r != tt.requests {
 				t.Errorf("%d requests, want %d", r, tt.requests)
@@ -411,7 +412,7 @@ func TestPostFailures(t *testing.T) {
 			p := newTestConn(t, Endpoint{URL: tt.url})
 			for range 2 {
 				start := time.Now()
-				o := p.post(testRequest("{}"), start.Add(tt.timeout))
+				o := p.post(testRequest("{}"), start, start.Add(tt.timeout))
 				wantOutcome(t, o, failed, 0, tt.err)
 				if timedOut := errors.Is(o.err, os.ErrDeadlineExceeded); timedOut != strings.Contains(tt.err, "timeout") {
 					t.Errorf("errors.Is(%v, os.ErrDeadlineExceeded) = %v", o.err, timedOut)
@@ -434,9 +435,61 @@ func TestPostStatusBeforeTimeout(t *testing.T) {
 		c.wait()
 	})
 	p := newTestConn(t, Endpoint{URL: server.url()})
-	wantOutcome(t, p.post(testRequest("{}"), time.Now().Add(500*time.Millisecond)), delivered, 200, "")
+	wantOutcome(t, p.post(testRequest("{}"), time.Now(), time.Now().Add(500*time.Millisecond)), delivered, 200, "")
 	if p.conn != nil {
 		t.Error("the connection is kept")
+	}
+}
+
+// TestPostSharedDeadline checks that every attempt has its own deadline to the
+// moment although a connection is not told each: reading and writing both go on
+// beyond an earlier attempt's.
+func TestPostSharedDeadline(t *testing.T) {
+	const ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+	for _, tt := range []struct {
+		name       string
+		read, tell time.Duration // what the server waits before it reads, and before it answers
+		timeout    time.Duration // of the second attempt
+		verdict    verdict
+		took       time.Duration
+		err        string
+	}{
+		{"at once", 0, 0, time.Minute, delivered, 0, ""},
+		{"slow reply", 0, 70 * time.Second, 80 * time.Second, delivered, 70 * time.Second, ""},
+		{"slow reader", 70 * time.Second, 0, 80 * time.Second, delivered, 70 * time.Second, ""},
+		{"both", 50 * time.Second, 20 * time.Second, 80 * time.Second, delivered, 70 * time.Second, ""},
+		{"no reply", 0, time.Hour, 80 * time.Second, failed, 80 * time.Second, "read: timeout after 1m20s"},
+		{"no reader", time.Hour, 0, 80 * time.Second, failed, 80 * time.Second, "read: timeout after 1m20s"},
+		{"sooner than the first", 0, time.Hour, time.Second, failed, time.Second, "read: timeout after 1s"},
+		{"much later than the first", 0, time.Hour, 50 * time.Minute, failed, 50 * time.Minute, "read: timeout after 50m0s"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newTestConn(t, Endpoint{URL: "http://127.0.0.1/"})
+				here, there := net.Pipe()
+				p.conn, p.raw, p.used = here, here, true
+				go func() { // ends with the pipe
+					defer there.Close()
+					room := make([]byte, 4096) // one write is one read
+					for _, wait := range [][2]time.Duration{{}, {tt.read, tt.tell}} {
+						time.Sleep(wait[0])
+						_, _ = there.Read(room[:100])
+						_, _ = there.Read(room)
+						time.Sleep(wait[1])
+						_, _ = there.Write([]byte(ok))
+					}
+				}()
+				wantOutcome(t, p.post(testRequest("{}"), time.Now(), time.Now().Add(time.Minute)), delivered, 200, "")
+				start := time.Now()
+				o := p.post(testRequest("{}"), start, start.Add(tt.timeout))
+				wantOutcome(t, o, tt.verdict, o.status, tt.err)
+				if took := time.Since(start); took != tt.took {
+					t.Errorf("took %v, want %v", took, tt.took)
+				}
+				p.cancel()
+				time.Sleep(2 * time.Hour) // the server's end
+			})
+		})
 	}
 }
 
@@ -446,7 +499,7 @@ func TestPostAddressFamilies(t *testing.T) {
 	checkLeaks(t)
 	server := newRawServer(t, serveOK)
 	p := newTestConn(t, Endpoint{URL: "http://localhost:" + server.port()})
-	wantOutcome(t, p.post(testRequest("{}"), soon()), delivered, 200, "")
+	wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
 }
 
 func TestPostRetryAfter(t *testing.T) {
@@ -467,7 +520,7 @@ func TestPostRetryAfter(t *testing.T) {
 		{verdict: failed, status: 429},
 		{verdict: failed, status: 500},
 	} {
-		got := p.post(testRequest("{}"), soon())
+		got := p.post(testRequest("{}"), time.Now(), soon())
 		if got != want {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
@@ -503,8 +556,8 @@ func TestPostCancel(t *testing.T) {
 				<-hangs
 				p.cancel()
 			}()
-			wantOutcome(t, p.post(testRequest(tt.body), soon()), canceled, 0, "context canceled")
-			wantOutcome(t, p.post(testRequest(tt.body), soon()), canceled, 0, "context canceled")
+			wantOutcome(t, p.post(testRequest(tt.body), time.Now(), soon()), canceled, 0, "context canceled")
+			wantOutcome(t, p.post(testRequest(tt.body), time.Now(), soon()), canceled, 0, "context canceled")
 			if n := server.accepted(); n != 1 {
 				t.Errorf("%d connections, want 1", n)
 			}
@@ -516,7 +569,7 @@ func TestPostCancel(t *testing.T) {
 		p := newTestConn(t, Endpoint{URL: server.url()})
 		p.cancel()
 		p.cancel()
-		wantOutcome(t, p.post(testRequest("{}"), soon()), canceled, 0, "context canceled")
+		wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), canceled, 0, "context canceled")
 		if n := server.accepted(); n != 0 {
 			t.Errorf("%d connections, want none", n)
 		}
@@ -542,7 +595,7 @@ func TestPostCancel(t *testing.T) {
 					p := newTestConn(t, Endpoint{URL: server.url()})
 					timer := time.AfterFunc(time.Duration(i)*20*time.Microsecond, p.cancel)
 					for {
-						o := p.post(testRequest("{}"), soon())
+						o := p.post(testRequest("{}"), time.Now(), soon())
 						if o.verdict == canceled {
 							break
 						}
@@ -565,7 +618,7 @@ func TestPostCloseIdle(t *testing.T) {
 	p := newTestConn(t, Endpoint{URL: server.url()})
 	p.closeIdle() // without a connection
 	for range 2 {
-		wantOutcome(t, p.post(testRequest("{}"), soon()), delivered, 200, "")
+		wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
 		p.closeIdle()
 		p.closeIdle()
 	}
@@ -592,7 +645,7 @@ func TestPostAllocs(t *testing.T) {
 	req := testRequest("{}")
 	post := func() {
 		p.last = time.Time{} // with the look at the connection
-		if o := p.post(req, soon()); o.verdict != delivered {
+		if o := p.post(req, time.Now(), soon()); o.verdict != delivered {
 			t.Fatalf("outcome %+v", o)
 		}
 	}

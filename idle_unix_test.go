@@ -29,7 +29,7 @@ func TestPostUnaskedBytes(t *testing.T) {
 	})
 	p := newTestConn(t, Endpoint{URL: server.url()})
 	for range 3 {
-		wantOutcome(t, p.post(testRequest("{}"), soon()), delivered, 200, "")
+		wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
 		if p.conn != nil && server.accepted() == 2 {
 			// Wait for the late reply without taking it.
 			err := p.idle.conn.Read(func(fd uintptr) bool {

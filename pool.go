@@ -141,13 +141,14 @@ func (w *worker) deliver() {
 		} else {
 			w.warm = true
 			start := time.Now()
-			out := w.poster.post(&w.req, start.Add(p.config.Timeout))
+			out := w.poster.post(&w.req, start, start.Add(p.config.Timeout))
+			took := time.Since(start)
 			if out.verdict == refused && n > 1 {
-				p.queue.countAttempt(out, time.Since(start))
+				p.queue.countAttempt(out, took)
 				w.ends = append(w.ends, at+n/2)
 				continue
 			}
-			if !p.conclude(w, jobs[at:], n, out, time.Since(start)) {
+			if !p.conclude(w, jobs[at:], n, out, took) {
 				return
 			}
 		}

@@ -21,7 +21,7 @@ type fakePoster struct {
 	once   sync.Once
 }
 
-func (p *fakePoster) post(req *request, deadline time.Time) outcome {
+func (p *fakePoster) post(req *request, now, deadline time.Time) outcome {
 	select {
 	case <-p.stop:
 		return outcome{verdict: canceled}

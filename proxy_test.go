@@ -72,7 +72,7 @@ func TestProxyHTTP(t *testing.T) {
 	withProxies(t, map[string]string{"HTTP_PROXY": "http://us%40er:secret@" + server.addr})
 	p := newTestConn(t, Endpoint{URL: "http://me:too@webhook.test:80/a%2Fb?c", Headers: []Header{{"X-A", "b"}}})
 	for range 2 {
-		wantOutcome(t, p.post(testRequest("{}"), soon()), delivered, 200, "")
+		wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
 		req := <-got
 		head := strings.Join(req.header[:6], "\n")
 		want := "Host: webhook.test\nX-A: b\nContent-Type: application/json\nUser-Agent: mochi-webhook/1\n" +
@@ -96,7 +96,7 @@ func TestProxyStatus(t *testing.T) {
 	})
 	withProxies(t, map[string]string{"HTTP_PROXY": server.addr})
 	p := newTestConn(t, Endpoint{URL: "http://webhook.test/"})
-	wantOutcome(t, p.post(testRequest("{}"), soon()), misconfigured, 407, "")
+	wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), misconfigured, 407, "")
 }
 
 // TestProxyConnect checks the ways to an https endpoint.
@@ -129,7 +129,7 @@ func TestProxyConnect(t *testing.T) {
 			p := newTestConn(t, Endpoint{URL: "https://me:too@webhook.test/", TLS: TLS{CACertFile: ca.file}})
 			for _, body := range []string{"{}", strings.Repeat("x", 1<<20)} {
 				p.last = time.Time{} // looked at
-				wantOutcome(t, p.post(testRequest(body), soon()), delivered, 200, "")
+				wantOutcome(t, p.post(testRequest(body), time.Now(), soon()), delivered, 200, "")
 			}
 			req := <-got
 			if req.line != "CONNECT webhook.test:443 HTTP/1.1" || req.value("Host") != "webhook.test:443" ||
@@ -164,7 +164,7 @@ func TestProxyConnectFailures(t *testing.T) {
 			proxy := newRawServer(t, tt.script)
 			withProxies(t, map[string]string{"HTTPS_PROXY": "http://user:secret@" + proxy.addr})
 			p := newTestConn(t, Endpoint{URL: "https://webhook.test/", TLS: TLS{CACertFile: ca.file}})
-			wantOutcome(t, p.post(testRequest("{}"), time.Now().Add(200*time.Millisecond)), tt.verdict, 0, tt.err)
+			wantOutcome(t, p.post(testRequest("{}"), time.Now(), time.Now().Add(200*time.Millisecond)), tt.verdict, 0, tt.err)
 		})
 	}
 	t.Run("refused", func(t *testing.T) {
@@ -175,14 +175,14 @@ func TestProxyConnectFailures(t *testing.T) {
 		ln.Close()
 		withProxies(t, map[string]string{"HTTP_PROXY": "http://user:secret@" + ln.Addr().String()})
 		p := newTestConn(t, Endpoint{URL: "http://webhook.test/"})
-		wantOutcome(t, p.post(testRequest("{}"), soon()), failed, 0, "proxy dial "+ln.Addr().String()+": connection refused")
+		wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), failed, 0, "proxy dial "+ln.Addr().String()+": connection refused")
 	})
 	t.Run("not trusted", func(t *testing.T) {
 		checkLeaks(t)
 		proxy := newTLSServer(t, newTestCA(t, "other").serverConfig(), func(c *rawConn, _ int) { _, _ = c.readHead() })
 		withProxies(t, map[string]string{"HTTPS_PROXY": "https://user:secret@" + proxy.addr})
 		p := newTestConn(t, Endpoint{URL: "https://webhook.test/", TLS: TLS{CACertFile: ca.file, InsecureSkipVerify: true}})
-		o := p.post(testRequest("{}"), soon())
+		o := p.post(testRequest("{}"), time.Now(), soon())
 		if o.verdict != misconfigured || !strings.HasPrefix(o.err.Error(), "proxy tls handshake: tls: failed to verify certificate") {
 			t.Errorf("got verdict %d, %v", o.verdict, o.err)
 		}
@@ -201,7 +201,7 @@ func TestProxyConnectFailures(t *testing.T) {
 			<-hangs
 			p.cancel()
 		}()
-		wantOutcome(t, p.post(testRequest("{}"), soon()), canceled, 0, "context canceled")
+		wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), canceled, 0, "context canceled")
 	})
 }
 
@@ -244,7 +244,7 @@ func TestProxySOCKS(t *testing.T) {
 			})
 			withProxies(t, map[string]string{"HTTP_PROXY": "socks5://user:secret@" + proxy.addr})
 			p := newTestConn(t, Endpoint{URL: "http://webhook.test:8080/"})
-			o := p.post(testRequest("{}"), soon())
+			o := p.post(testRequest("{}"), time.Now(), soon())
 			if tt.err != "" {
 				wantOutcome(t, o, failed, 0, strings.Replace(tt.err, "PROXY", proxy.addr, 1))
 				return
@@ -254,7 +254,7 @@ func TestProxySOCKS(t *testing.T) {
 				t.Errorf("connected to %q", name)
 			}
 			p.last = time.Time{}
-			wantOutcome(t, p.post(testRequest("{}"), soon()), delivered, 200, "")
+			wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
 			if n := proxy.accepted(); n != 1 {
 				t.Errorf("%d connections, want 1", n)
 			}

@@ -53,8 +53,7 @@ func (p *roundTripConn) cancel() { p.stop() }
 // serve others too.
 func (p *roundTripConn) closeIdle() {}
 
-func (p *roundTripConn) post(req *request, deadline time.Time) outcome {
-	start := time.Now()
+func (p *roundTripConn) post(req *request, now, deadline time.Time) outcome {
 	if p.ctx.Err() != nil {
 		return canceledOutcome()
 	}
@@ -62,12 +61,12 @@ func (p *roundTripConn) post(req *request, deadline time.Time) outcome {
 	defer cancel()
 	body := &lentBody{bytes: req.body}
 	defer body.revoke()
-	resp, err := p.client.transport.RoundTrip(p.client.newRequest(ctx, req, p.sign, body, start))
+	resp, err := p.client.transport.RoundTrip(p.client.newRequest(ctx, req, p.sign, body, now))
 	switch {
 	case err != nil && p.ctx.Err() != nil:
 		return canceledOutcome()
 	case err != nil && ctx.Err() != nil:
-		return errorOutcome(&attemptError{"transport", newTimeoutError(deadline.Sub(start))})
+		return errorOutcome(&attemptError{"transport", newTimeoutError(deadline.Sub(now))})
 	case err != nil:
 		return errorOutcome(&attemptError{"transport", withoutURL(err)})
 	case resp == nil:

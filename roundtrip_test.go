@@ -51,7 +51,7 @@ func TestRoundTripRequest(t *testing.T) {
 			Headers: []Header{{"host", "other.test"}, {"x-Token", "t"}, {"user-agent", "me"}, {"content-type", "text/plain"}},
 		}, transport)
 		req := &request{id: []byte("id-1"), contentType: "text/html", header: []byte("A: b\r\nc-d: e, f\r\nA: g\r\n"), body: []byte("{}")}
-		wantOutcome(t, p.post(req, time.Now().Add(5*time.Second)), delivered, 204, "")
+		wantOutcome(t, p.post(req, time.Now(), time.Now().Add(5*time.Second)), delivered, 204, "")
 
 		if u := got.URL.String(); u != "https://webhook.test/a%2Fb/./c?d=%20" || got.Method != "POST" || got.Host != "other.test" {
 			t.Errorf("%s %s with Host %s", got.Method, u, got.Host)
@@ -124,7 +124,7 @@ func TestRoundTripOutcomes(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := newTestRoundTripConn(t, Endpoint{URL: "https://user:secret@webhook.test/?token"}, tt.transport)
-				o := p.post(testRequest("{}"), time.Now().Add(5*time.Second))
+				o := p.post(testRequest("{}"), time.Now(), time.Now().Add(5*time.Second))
 				wantOutcome(t, o, tt.want.verdict, tt.want.status, tt.err)
 				if o.retryAfter != tt.want.retryAfter {
 					t.Errorf("retryAfter %v, want %v", o.retryAfter, tt.want.retryAfter)
@@ -153,7 +153,7 @@ func TestRoundTripCancel(t *testing.T) {
 		}()
 		for range 2 {
 			start := time.Now()
-			wantOutcome(t, p.post(testRequest("{}"), start.Add(time.Minute)), canceled, 0, "context canceled")
+			wantOutcome(t, p.post(testRequest("{}"), start, start.Add(time.Minute)), canceled, 0, "context canceled")
 			if took := time.Since(start); took != 0 {
 				t.Errorf("took %v", took)
 			}
@@ -171,7 +171,7 @@ func TestRoundTripBodyIsLent(t *testing.T) {
 		left = append(left, r.Body, again)
 		return respond(413, http.NoBody, nil), nil
 	}))
-	wantOutcome(t, p.post(testRequest("first"), soon()), refused, 413, "")
+	wantOutcome(t, p.post(testRequest("first"), time.Now(), soon()), refused, 413, "")
 	for _, r := range left {
 		if b, err := io.ReadAll(r); len(b) > 0 || err != errRevoked {
 			t.Errorf("read %q, %v; want nothing, %v", b, err, errRevoked)
@@ -197,7 +197,7 @@ func TestRoundTripOverNetHTTP(t *testing.T) {
 	t.Cleanup(transport.CloseIdleConnections)
 	p := newTestRoundTripConn(t, Endpoint{URL: server.URL + "/a"}, transport)
 	for _, body := range []string{"{}", "", strings.Repeat("x", 1<<20), "{}"} {
-		wantOutcome(t, p.post(testRequest(body), soon()), delivered, 200, "")
+		wantOutcome(t, p.post(testRequest(body), time.Now(), soon()), delivered, 200, "")
 	}
 	if len(addrs) != 1 {
 		t.Errorf("connections and their requests: %v, want one", addrs)

@@ -90,7 +90,7 @@ func TestSignedRequests(t *testing.T) {
 			defer p.cancel()
 			for _, body := range []string{"{}", "", strings.Repeat("long", maxInlineBody)} {
 				req := &request{id: newEventID(0).append(nil), body: []byte(body)}
-				wantOutcome(t, p.post(req, time.Now().Add(5*time.Second)), delivered, 200, "")
+				wantOutcome(t, p.post(req, time.Now(), time.Now().Add(5*time.Second)), delivered, 200, "")
 			}
 			p.closeIdle()
 			if err := errors.Join(errs...); err != nil {
@@ -127,7 +127,7 @@ func TestSignedAnew(t *testing.T) {
 			}))
 		req := &request{id: []byte("id"), body: []byte("{}")}
 		for range 2 {
-			p.post(req, time.Now().Add(time.Second))
+			p.post(req, time.Now(), time.Now().Add(time.Second))
 			time.Sleep(10 * time.Minute)
 		}
 		if headers[0].Get("webhook-signature") == headers[1].Get("webhook-signature") {

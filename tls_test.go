@@ -72,7 +72,7 @@ func TestTLSVerification(t *testing.T) {
 			})
 			p := newTestConn(t, Endpoint{URL: "https://" + server.addr + "/", TLS: tt.client})
 			for range 2 {
-				o := p.post(testRequest("{}"), soon())
+				o := p.post(testRequest("{}"), time.Now(), soon())
 				if tt.err == "" {
 					wantOutcome(t, o, delivered, 200, "")
 				} else if want := "tls handshake: " + tt.err; o.verdict != misconfigured || !strings.HasPrefix(o.err.Error(), want) {
@@ -113,7 +113,7 @@ func TestTLSClientCertificate(t *testing.T) {
 				tt.client.CACertFile = ca.file
 				p := newTestConn(t, Endpoint{URL: "https://" + server.addr + "/", TLS: tt.client})
 				for range 2 {
-					o := p.post(testRequest("{}"), soon())
+					o := p.post(testRequest("{}"), time.Now(), soon())
 					if tt.err == "" {
 						wantOutcome(t, o, delivered, 200, "")
 					} else if o.verdict != misconfigured || !strings.Contains(o.err.Error(), tt.err) {
@@ -141,7 +141,7 @@ func TestTLSResumes(t *testing.T) {
 	}
 	for i := range 2 { // also by another worker
 		p := c.conn()
-		wantOutcome(t, p.post(testRequest("{}"), soon()), delivered, 200, "")
+		wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
 		p.cancel()
 		if got := <-resumed; got != (i == 1) {
 			t.Errorf("connection %d resumed: %v", i+1, got)
@@ -163,7 +163,7 @@ func TestTLSConnections(t *testing.T) {
 		server, p := start(t, serveOK)
 		for _, body := range []string{"{}", long, "{}"} {
 			p.last = time.Time{} // looked at
-			wantOutcome(t, p.post(testRequest(body), soon()), delivered, 200, "")
+			wantOutcome(t, p.post(testRequest(body), time.Now(), soon()), delivered, 200, "")
 		}
 		if n := server.accepted(); n != 1 {
 			t.Errorf("%d connections, want 1", n)
@@ -181,7 +181,7 @@ func TestTLSConnections(t *testing.T) {
 			if i%2 == 0 {
 				p.last = time.Time{}
 			}
-			wantOutcome(t, p.post(testRequest("{}"), soon()), delivered, 200, "")
+			wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
 		}
 		if r, n := requests.Load(), server.accepted(); r != 40 || n != 40 {
 			t.Errorf("%d requests on %d connections, want 40 on 40", r, n)
@@ -198,7 +198,7 @@ func TestTLSConnections(t *testing.T) {
 			}
 		})
 		for range 2 {
-			wantOutcome(t, p.post(testRequest("{}"), soon()), delivered, 200, "")
+			wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
 		}
 		if r, n := requests.Load(), server.accepted(); r != 3 || n != 2 {
 			t.Errorf("%d requests on %d connections, want 3 on 2", r, n)
@@ -211,7 +211,7 @@ func TestTLSConnections(t *testing.T) {
 			c.wait()
 		})
 		begin := time.Now()
-		wantOutcome(t, p.post(testRequest(long), soon()), refused, 413, "")
+		wantOutcome(t, p.post(testRequest(long), time.Now(), soon()), refused, 413, "")
 		if took := time.Since(begin); took > 4*time.Second {
 			t.Errorf("took %v: waits for the server to take a goodbye", took)
 		}
@@ -220,7 +220,7 @@ func TestTLSConnections(t *testing.T) {
 		checkLeaks(t)
 		server := newRawServer(t, func(c *rawConn, _ int) { _ = c.say("HTTP/1.0 400 Bad Request\r\n\r\n") })
 		p := newTestConn(t, Endpoint{URL: "https://" + server.addr})
-		wantOutcome(t, p.post(testRequest("{}"), soon()), failed, 0, "tls handshake: tls: first record does not look like a TLS handshake")
+		wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), failed, 0, "tls handshake: tls: first record does not look like a TLS handshake")
 	})
 	t.Run("hangs in the handshake", func(t *testing.T) {
 		checkLeaks(t)
@@ -230,13 +230,13 @@ func TestTLSConnections(t *testing.T) {
 			c.wait()
 		})
 		p := newTestConn(t, Endpoint{URL: "https://" + server.addr})
-		wantOutcome(t, p.post(testRequest("{}"), time.Now().Add(50*time.Millisecond)), failed, 0, "tls handshake: timeout after 50ms")
+		wantOutcome(t, p.post(testRequest("{}"), time.Now(), time.Now().Add(50*time.Millisecond)), failed, 0, "tls handshake: timeout after 50ms")
 		<-accepted
 		go func() {
 			<-accepted
 			p.cancel()
 		}()
-		wantOutcome(t, p.post(testRequest("{}"), soon()), canceled, 0, "context canceled")
+		wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), canceled, 0, "context canceled")
 	})
 }
 
