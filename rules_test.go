@@ -27,13 +27,14 @@ func naiveRule(rule Rule, k kind, topic string) bool {
 	if !kinds[k].topic {
 		return true
 	}
-	if strings.Contains(string(kinds[k].name), "subscribe") {
+	subscription := strings.Contains(string(kinds[k].name), "subscribe")
+	if subscription {
 		if bare := sharesOf(topic); bare != nil && !strings.ContainsAny(strings.Split(topic, "/")[1], "+#") {
 			topic = bare[0]
 		}
 	}
 	if rule.Topic == "" {
-		return topic != "$SYS" && !strings.HasPrefix(topic, "$SYS/")
+		return subscription || topic != "$SYS" && !strings.HasPrefix(topic, "$SYS/")
 	}
 	return naiveMatch(rule.Topic, topic)
 }
@@ -108,6 +109,7 @@ func TestRulesMatch(t *testing.T) {
 		{"shared, no topic", []Endpoint{on(OnSessionSubscribed, "")}, kindSubscribed, "$share/g/a", []hit{{0, 0}}},
 		{"malformed share by #", []Endpoint{on(OnClientSubscribe, "#")}, kindSubscribe, "$share/g", nil},
 		{"malformed share, no topic", []Endpoint{on(OnClientSubscribe, "")}, kindSubscribe, "$share/g", []hit{{0, 0}}},
+		{"$SYS subscription, no topic", []Endpoint{on(OnSessionUnsubscribed, "")}, kindUnsubscribed, "$SYS/#", []hit{{0, 0}}},
 		{"shared $SYS", []Endpoint{on(OnClientSubscribe, "#", "$SYS/#")}, kindSubscribe, "$share/g/$SYS/#", []hit{{0, 1}}},
 		{"a topic is not shared", []Endpoint{on(OnMessagePublish, "a/b")}, kindPublish, "$share/g/a/b", nil},
 	} {
@@ -206,7 +208,7 @@ func TestRulesMatchRandom(t *testing.T) {
 		k := kindConnect + kind(rnd.IntN(int(kindEnd-kindConnect)))
 		for range 1 + rnd.IntN(40) {
 			ep := &endpoints[rnd.IntN(len(endpoints))]
-			if f := text(5); checkFilter(f) == nil {
+			if f := text(5); checkFilter(f) == nil || f == "" {
 				ep.Events = append(ep.Events, Rule{Event: kinds[k].name, Topic: f})
 			}
 		}
