@@ -357,7 +357,7 @@ func TestBatchOrderAndCounters(t *testing.T) {
 				if int(s.Delivered) != seen || s.Waiting != 0 || s.InFlight != 0 || s.Offered != 3000 {
 					t.Errorf("%d delivered, stats %+v", seen, s)
 				}
-				if n := len(e.queue.byKey); n != 0 {
+				if n := e.queue.byKey.used; n != 0 {
 					t.Errorf("%d lanes left behind", n)
 				}
 				if b := e.queue.batching; b.ready != 0 || b.claims != 0 {

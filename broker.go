@@ -138,7 +138,8 @@ func (h *Hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 // publish like other messages. For a delayed will it runs in E.
 func (h *Hook) OnWillSent(cl *mqtt.Client, pk packets.Packet) {
 	if h.wants(kindPublish) && !h.lacksTopic(&pk) {
-		ev := h.publishEvent(cl, &pk)
+		var ev event
+		ev.setPublish(h.extraWants(), cl, &pk)
 		h.emit(&ev)
 	}
 }
@@ -153,26 +154,21 @@ func (h *Hook) lacksTopic(pk *packets.Packet) bool {
 	return true
 }
 
-// publishEvent is the message_publish of a message from cl.
-func (h *Hook) publishEvent(cl *mqtt.Client, pk *packets.Packet) event {
-	w := h.extraWants()
-	lane := laneClient
+// setPublish makes ev, which is zero, the message_publish of a message from cl.
+// It sets fields one by one because a composite literal would be copied.
+func (ev *event) setPublish(w wants, cl *mqtt.Client, pk *packets.Packet) {
+	ev.kind = kindPublish
 	if cl.Net.Inline {
-		lane = laneTopic
+		ev.lane = laneTopic
 	}
-	ev := event{
-		kind:     kindPublish,
-		lane:     lane,
-		from:     cl.ID,
-		fromUser: view(cl.Properties.Username),
-		topic:    pk.TopicName,
-		payload:  pk.Payload,
-		qos:      pk.FixedHeader.Qos,
-		retain:   pk.FixedHeader.Retain,
-		extra:    messageExtra(w, pk),
-	}
+	ev.from = cl.ID
+	ev.fromUser = view(cl.Properties.Username)
+	ev.topic = pk.TopicName
+	ev.payload = pk.Payload
+	ev.qos = pk.FixedHeader.Qos
+	ev.retain = pk.FixedHeader.Retain
+	ev.extra = messageExtra(w, pk)
 	ev.addClient(w, cl)
-	return ev
 }
 
 // clientEvent is an event about cl, without what is particular to its kind.

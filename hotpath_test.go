@@ -27,7 +27,7 @@ func hotHook(tb testing.TB, filters ...string) (*Hook, *endpoint) {
 		tb.Fatal(err)
 	}
 	h := new(Hook)
-	h.active.Store(&active{rules: newRules([]Endpoint{c}), endpoints: []*endpoint{e}})
+	h.active.Store(&active{rules: newRules([]Endpoint{c}), endpoints: []*endpoint{e}, wants: e.wants})
 	h.watch(h.active.Load().rules.wanted)
 	return h, e
 }

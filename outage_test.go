@@ -75,7 +75,7 @@ func TestOutageMemory(t *testing.T) {
 			t.Errorf("%d waited, stats %+v", kept, s)
 		}
 		e.stop(0)
-		if n := len(e.queue.byKey); n != 0 {
+		if n := e.queue.byKey.used; n != 0 {
 			t.Errorf("%d lanes are left", n)
 		}
 	})

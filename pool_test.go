@@ -208,7 +208,7 @@ func TestOrderAndCounters(t *testing.T) {
 				if int(s.Delivered) != seen || s.Waiting != 0 || s.InFlight != 0 || s.Offered != 3000 {
 					t.Errorf("%d delivered, stats %+v", seen, s)
 				}
-				if n := len(e.queue.byKey); n != 0 {
+				if n := e.queue.byKey.used; n != 0 {
 					t.Errorf("%d lanes left behind", n)
 				}
 			})
@@ -235,15 +235,18 @@ func checkQueue(t *testing.T, q *queue) {
 			waiting, bytes, inFlight, q.waiting, q.waitingBytes, q.inFlight)
 	}
 	inLanes := 0
-	for key, at := range q.byKey {
-		l := q.lanes.at(at)
-		if l.key != key || l.head == 0 && l.inFlight == 0 && l.state != laneBusy {
-			t.Fatalf("lane %d: %+v", at, *l)
+	for _, s := range q.byKey.slots {
+		if s.at == 0 {
+			continue
+		}
+		l := q.lanes.at(s.at)
+		if uint32(l.key) != s.tag || q.byKey.find(&q.lanes, l.key) != s.at || l.head == 0 && l.inFlight == 0 && l.state != laneBusy {
+			t.Fatalf("lane %d: %+v", s.at, *l)
 		}
 		for e := l.head; e != 0; e = q.entries.at(e).next {
 			inLanes++
 			if q.entries.at(e).next == 0 && e != l.tail {
-				t.Fatalf("lane %d ends at %d, tail is %d", at, e, l.tail)
+				t.Fatalf("lane %d ends at %d, tail is %d", s.at, e, l.tail)
 			}
 		}
 	}

@@ -21,7 +21,7 @@ type queue struct {
 
 	entries  slab[entry]
 	lanes    slab[lane]
-	byKey    map[uint64]uint32 // live lanes by event.laneKey
+	byKey    laneTable // live lanes by event.laneKey
 	batching batching
 
 	age     ageList  // all entries, oldest first
@@ -115,7 +115,6 @@ func newQueue(l limits, st store) *queue {
 		limits:  l,
 		store:   st,
 		seed:    maphash.MakeSeed(),
-		byKey:   make(map[uint64]uint32),
 		gate:    gate{epoch: time.Now()},
 		kick:    make(chan struct{}, 1),
 		drained: make(chan struct{}),
@@ -187,11 +186,11 @@ func (q *queue) add(ev *event, key, ref uint64, size int) {
 	q.age.push(&q.entries, at)
 	q.countWaiting(e, +1)
 
-	laneAt, ok := uint32(0), false
+	laneAt := uint32(0)
 	if q.limits.ordered {
-		laneAt, ok = q.byKey[key]
+		laneAt = q.byKey.find(&q.lanes, key)
 	}
-	if ok {
+	if laneAt != 0 {
 		l := q.lanes.at(laneAt)
 		e.lane = laneAt
 		if l.head == 0 {
@@ -211,7 +210,7 @@ func (q *queue) add(ev *event, key, ref uint64, size int) {
 	l := q.lanes.at(laneAt)
 	*l = lane{key: key, head: at, tail: at, waiting: 1, keyed: q.limits.ordered}
 	if l.keyed {
-		q.byKey[key] = laneAt
+		q.byKey.add(key, laneAt)
 	}
 	q.pushReady(laneAt)
 }
@@ -285,7 +284,7 @@ func (q *queue) takeHead(laneAt uint32) {
 
 func (q *queue) forgetLane(at uint32) {
 	if l := q.lanes.at(at); l.keyed {
-		delete(q.byKey, l.key)
+		q.byKey.remove(l.key, at)
 	}
 	q.lanes.release(at)
 }

@@ -224,7 +224,9 @@ func (h *Hook) emit(ev *event) {
 // afterwards it is for the others.
 func (h *Hook) emitPublish(cl *mqtt.Client, pk *packets.Packet, at publishStage) {
 	if h.observe != nil && at != beforeAck {
-		h.observe(h.publishEvent(cl, pk))
+		var ev event
+		ev.setPublish(h.extraWants(), cl, pk)
+		h.observe(ev)
 	}
 	a := h.active.Load()
 	if a == nil {
@@ -235,7 +237,8 @@ func (h *Hook) emitPublish(cl *mqtt.Client, pk *packets.Packet, at publishStage)
 	if len(hits) == 0 && a.rules.conditional[kindPublish] == nil {
 		return
 	}
-	ev := h.publishEvent(cl, pk)
+	var ev event
+	ev.setPublish(a.wants, cl, pk)
 	if hits = a.rules.addConditional(&ev, hits); len(hits) > 0 {
 		h.publish(a, &ev, hits, !cl.Net.Inline, at)
 	}
