@@ -55,6 +55,7 @@ type request struct {
 	contentType string // overrides the endpoint's content-type if not ""
 	header      []byte // more header lines, each ending in CRLF
 	body        []byte
+	partition   int // of a stream
 }
 
 // classify says what a status means. retryAfter is the pause that the reply

@@ -89,7 +89,7 @@ func (e *Endpoint) resolve(report func(field string, err error)) {
 			report(fmt.Sprintf("Events[%d].Topic", i), err)
 		}
 	}
-	e.conflicts(func(key string, err error) { report(fieldOf(key), err) })
+	e.conflicts(func(key string, err error) { report(fieldOf(e.settings(), key), err) })
 }
 
 // fill gives zero fields their defaults, and reports what is wrong with others.
@@ -109,12 +109,15 @@ func (e *Endpoint) fill(report func(field string, err error)) {
 	case isOneOf(b.Format, FormatEMQX):
 		b.Node = cmp.Or(b.Node, defaultNode)
 	}
+	if e.Stream.enabled() {
+		e.Retry.MaxAge = cmp.Or(e.Retry.MaxAge, 24*time.Hour)
+	}
 	if equalFold(string(e.Queue.Type), string(DiskQueue)) {
 		e.Retry.MaxAge = cmp.Or(e.Retry.MaxAge, 24*time.Hour)
 		e.Queue.MaxBytes = cmp.Or(e.Queue.MaxBytes, 1<<30)
 		e.Queue.Overflow = cmp.Or(e.Queue.Overflow, DropNewest)
 	}
-	for _, s := range endpointSettings {
+	for _, s := range e.settings() {
 		if s.fill == nil {
 			continue
 		}
@@ -122,6 +125,14 @@ func (e *Endpoint) fill(report func(field string, err error)) {
 			report(s.field, err)
 		}
 	}
+}
+
+// settings are the keys under which a file has what is set.
+func (e *Endpoint) settings() []setting[Endpoint] {
+	if e.Stream.enabled() {
+		return streamSettings
+	}
+	return endpointSettings
 }
 
 // isOneOf reports whether a word is one of some, in any letter case.
@@ -138,8 +149,8 @@ const (
 )
 
 // fieldOf is the Go name of a setting or a block of the file.
-func fieldOf(key string) string {
-	for _, s := range endpointSettings {
+func fieldOf(settings []setting[Endpoint], key string) string {
+	for _, s := range settings {
 		if s.key == key {
 			return s.field
 		}
@@ -158,15 +169,26 @@ func (e *Endpoint) conflicts(report func(key string, err error)) {
 	if e.Retry.MaxBackoff < e.Retry.MinBackoff {
 		report("retry.min_backoff", outOfRange("must not be longer than max_backoff, which is %v", e.Retry.MaxBackoff))
 	}
-	q := &e.Queue
+	q, block := &e.Queue, "queue."
+	if e.Stream.enabled() {
+		block = "queue.local."
+		if e.Stream.URL == "" {
+			report("queue.url", &invalid{"Missing url", `is required: where NATS is, such as "nats://127.0.0.1:4222"`})
+		}
+		if file := e.Stream.CredsFile; file != "" {
+			if err := readable(file); err != nil {
+				report("queue.credsfile", &invalid{"Unreadable file", "cannot be read: " + reason(err)})
+			}
+		}
+	}
 	switch onDisk := q.Type == DiskQueue; {
 	case onDisk && q.Dir == "":
-		report("queue.dir", &invalid{"Missing dir", `is required for a disk queue: the folder where its data lies`})
+		report(block+"dir", &invalid{"Missing dir", `is required for a disk queue: the folder where its data lies`})
 	case !onDisk && q.Dir != "":
-		report("queue.dir", &invalid{"Unused setting", `has no effect without type = "disk"`})
+		report(block+"dir", &invalid{"Unused setting", `has no effect without type = "disk"`})
 	}
 	if q.Type == DiskQueue && q.MaxBytes >= 0 && q.MaxBytes < 1<<20 {
-		report("queue.max_bytes", outOfRange("must be at least 1 MiB for a disk queue, or -1 for no limit"))
+		report(block+"max_bytes", outOfRange("must be at least 1 MiB for a disk queue, or -1 for no limit"))
 	}
 	if e.Compression == Gzip && slices.ContainsFunc(e.Headers, func(h Header) bool { return equalFold(h.Name, "Content-Encoding") }) {
 		report("compression", &invalid{"Conflicting settings", "cannot be used beside a Content-Encoding header"})

@@ -62,6 +62,11 @@ type Endpoint struct {
 	Queue      Queue
 	DeadLetter DeadLetter
 
+	// Stream puts a stream between the broker and the workers that deliver
+	// the endpoint's events, see [Deliver]. Queue is then where events wait
+	// until the stream has them. Off by default.
+	Stream Stream
+
 	// Batch puts several events into one request. Off by default.
 	Batch Batch
 
@@ -209,7 +214,7 @@ type Retry struct {
 	MinBackoff, MaxBackoff time.Duration
 
 	// MaxAge is how long after it happened an event is given up.
-	// -1 is never. Defaults to 5 min, with a durable queue to 24 h.
+	// -1 is never. Defaults to 5 min, with a disk queue or a stream to 24 h.
 	MaxAge time.Duration
 
 	// MaxAttempts bounds the attempts that got an HTTP status.
@@ -284,6 +289,40 @@ const (
 	// SyncNever leaves it to the operating system.
 	SyncNever time.Duration = -2
 )
+
+// Stream is a NATS JetStream stream. The zero value is none; any field that is
+// set turns it on, URL is required and the others have their defaults. The
+// program imports github.com/mochi-hooks/webhook/jetstream, too. Endpoints and
+// brokers may share a stream. It is made, or checked if it is there: a
+// difference is an error.
+type Stream struct {
+	// URL is that of a NATS server, or of several of one cluster with commas
+	// between. It may hold credentials, and is never printed.
+	URL string
+
+	// Name is the name of the stream: 1 to 64 characters of A-Z, a-z, 0-9, _
+	// and -. Defaults to "MQTT_WEBHOOKS". Dead letters are in Name_DEAD.
+	Name string
+
+	// Partitions is the number of parts that workers can share, and so the
+	// most workers that have something to do: 1 to 1024. Defaults to 64. It is
+	// the same for all that use the stream, for good.
+	Partitions int
+
+	// Replicas is the number of servers that have a copy: 1 to 5.
+	// Defaults to 1.
+	Replicas int
+
+	// CredsFile is a file with NATS credentials. Defaults to none.
+	CredsFile string
+
+	// MaxBytes bounds the stream; -1 is unlimited. A full one takes no events,
+	// which then wait in Queue. Defaults to 10 GiB.
+	MaxBytes int64
+}
+
+// enabled reports whether there is a stream.
+func (s *Stream) enabled() bool { return *s != Stream{} }
 
 // DeadLetter says where events go that an endpoint has refused or that were
 // given up.

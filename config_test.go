@@ -130,6 +130,22 @@ func TestParseSpellings(t *testing.T) {
 			}),
 		},
 	}
+	want["stream"] = []Endpoint{
+		defaults(func(e *Endpoint) {
+			e.URL = "http://127.0.0.1:8080/hook"
+			e.Events = []Rule{{Event: OnMessagePublish}}
+			e.Retry.MaxAge = 2 * time.Hour
+			e.Queue = Queue{Type: DiskQueue, Capacity: 100_000, MaxBytes: 2 << 20, Overflow: Block, BlockTimeout: 250 * time.Millisecond,
+				Dir: "testdata/config/valid/stream/spool", Sync: SyncAlways}
+			e.Stream = Stream{URL: "nats://user:hunter2@10.0.0.1:4222,tls://10.0.0.2:4222", Name: "EVENTS", Partitions: 128, Replicas: 3,
+				CredsFile: "testdata/config/valid/stream/document.conf", MaxBytes: 1 << 30}
+		}),
+		defaults(func(e *Endpoint) {
+			e.Name, e.URL, e.PoolSize = "plain", "http://127.0.0.1:8080/hook", 7
+			e.Retry.MaxAge = 24 * time.Hour
+			e.Stream = Stream{URL: "nats://127.0.0.1", Name: "MQTT_WEBHOOKS", Partitions: 64, Replicas: 1, MaxBytes: 10 << 30}
+		}),
+	}
 	files, err := filepath.Glob("testdata/config/valid/*/*")
 	if err != nil || len(files) < 7 {
 		t.Fatalf("%d fixtures, error %v", len(files), err)

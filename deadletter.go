@@ -85,6 +85,21 @@ func (l *deadLetter) body() ([]byte, error) {
 	return nil, fmt.Errorf("body_encoding %q is not known", l.BodyEncoding)
 }
 
+// A letterBox keeps dead letters. It is safe for concurrent use.
+type letterBox interface {
+	write(...*deadLetter) error
+	close() error
+}
+
+// marshal returns the letter as a line.
+func (l *deadLetter) marshal() ([]byte, error) {
+	var line bytes.Buffer
+	enc := json.NewEncoder(&line)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(l)
+	return line.Bytes(), err
+}
+
 // letterFile is an endpoint's dead letter file: lines are appended until it is
 // full, then FILE becomes FILE.1, FILE.1 becomes FILE.2 and so on, and the
 // oldest goes. It is safe for concurrent use. Endpoints of one process may
@@ -115,7 +130,7 @@ var sharedFiles = struct {
 
 // openLetterFile opens the file for appending. It holds what clients sent, so
 // only its owner may read it.
-func openLetterFile(d DeadLetter) (*letterFile, error) {
+func openLetterFile(d DeadLetter) (letterBox, error) {
 	path, err := filepath.Abs(d.File)
 	if err != nil {
 		return nil, fmt.Errorf("dead_letter: %w", err)
@@ -169,13 +184,13 @@ func endLine(file *os.File) (int64, error) {
 // write appends letters. Either all of one call's letters end up in one file,
 // each a whole line, or there is an error.
 func (f *letterFile) write(letters ...*deadLetter) error {
-	var lines bytes.Buffer
-	enc := json.NewEncoder(&lines)
-	enc.SetEscapeHTML(false)
+	var lines []byte
 	for _, l := range letters {
-		if err := enc.Encode(l); err != nil {
+		line, err := l.marshal()
+		if err != nil {
 			return err
 		}
+		lines = append(lines, line...)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -187,12 +202,12 @@ func (f *letterFile) write(letters ...*deadLetter) error {
 	if f.closed {
 		defer f.closeFile()
 	}
-	if f.size > 0 && f.size+int64(lines.Len()) > f.maxBytes {
+	if f.size > 0 && f.size+int64(len(lines)) > f.maxBytes {
 		if err := f.rotate(); err != nil {
 			return err
 		}
 	}
-	n, err := f.file.Write(lines.Bytes())
+	n, err := f.file.Write(lines)
 	f.size += int64(n)
 	if err != nil && n > 0 { // a full disk: take the torn line back
 		if f.file.Truncate(f.size-int64(n)) == nil {

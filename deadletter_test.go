@@ -23,7 +23,7 @@ func openTestLetters(t testing.TB, d DeadLetter) *letterFile {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = f.close() })
-	return f
+	return f.(*letterFile)
 }
 
 func contentOf(t testing.TB, path string) string {

@@ -137,7 +137,13 @@ func (d *decoder) endpoint(s *section, e *Endpoint) {
 		d.problem(second.span, "Duplicate key", "tls and ssl are two names of one block; write one of them.")
 		d.failed["tls"] = true
 	}
-	object(d, endpointSettings, s.body, "", e)
+	object(d, d.settingsOf(s.body), s.body, "", e)
+	if d.isStream(s.body) {
+		e.Stream.Name = cmp.Or(e.Stream.Name, defaultStream)
+		if age := s.body.at("queue.max_age"); age != nil && s.body.at("retry.max_age") != nil {
+			d.problem(age.span, "Duplicate key", "queue.max_age and retry.max_age are two names of one setting; write one of them.")
+		}
+	}
 	if s.body.find("batch") != nil { // also an empty one
 		e.Batch.MaxEvents = cmp.Or(e.Batch.MaxEvents, defaultBatch)
 	}
@@ -147,24 +153,58 @@ func (d *decoder) endpoint(s *section, e *Endpoint) {
 	}
 	e.fill(func(string, error) {}) // each value has been checked
 	e.conflicts(func(key string, err error) {
-		block, name, _ := strings.Cut(key, ".")
-		if d.failed[block] {
+		if block, _, _ := strings.Cut(key, "."); d.failed[block] {
 			return
 		}
 		at := s.span
-		m := s.body.find(block)
-		if m == nil && block == "tls" {
-			m = s.body.find("ssl")
-		}
-		if m != nil {
-			at = m.value.span
-			if m = m.value.find(name); m != nil {
-				at = m.value.span
+		for k := key; ; {
+			if n := s.body.at(k); n != nil {
+				at = n.span
+				break
 			}
+			dot := strings.LastIndexByte(k, '.')
+			if dot < 0 {
+				break
+			}
+			k = k[:dot]
 		}
 		d.key = key
 		d.refuse(at, err)
 	})
+}
+
+// at returns the value of a setting or a block, or nil.
+func (o *node) at(key string) *node {
+	for name := range strings.SplitSeq(key, ".") {
+		m := o.find(name)
+		if m == nil && name == "tls" {
+			m = o.find("ssl")
+		}
+		if m == nil {
+			return nil
+		}
+		o = m.value
+	}
+	return o
+}
+
+// settingsOf are the keys that a section may have.
+func (d *decoder) settingsOf(body *node) []setting[Endpoint] {
+	if d.isStream(body) {
+		return streamSettings
+	}
+	return endpointSettings
+}
+
+// isStream reports whether the queue of a section is a stream.
+func (d *decoder) isStream(body *node) bool {
+	n := body.at("queue.type")
+	if n == nil {
+		return false
+	}
+	quiet := decoder{src: d.src, dir: d.dir} // what is wrong with the value is told when it is read
+	text, ok := quiet.word(n, "")
+	return ok && equalFold(text, string(streamQueue))
 }
 
 // object reads the members of an object into the struct that to points to.

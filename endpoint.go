@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"net/http"
 	"time"
+
+	"github.com/mochi-hooks/webhook/internal/stream"
 )
 
 // Together these are the time that Stop takes beside the draining, with a
@@ -26,6 +28,7 @@ type endpoint struct {
 	log    *slog.Logger
 	wants  wants // of events
 	client *client
+	stream stream.Publisher // in the client's place, if there is a stream
 	queue  *queue
 	disk   *disk // the queue's store, if that is on disk
 	pool   *pool
@@ -36,16 +39,24 @@ type endpoint struct {
 // anything but what a disk queue needs; discard undoes it. The configuration
 // has passed the checks.
 func newEndpoint(config *Endpoint, rt http.RoundTripper, log *slog.Logger) (*endpoint, error) {
-	client, err := newClient(config, rt)
-	if err != nil {
-		return nil, err
-	}
 	log = log.With("endpoint", config.Name)
-	e := &endpoint{config: config, log: log, wants: config.Body.wants(), client: client, queue: newQueue(limitsOf(config), new(memory))}
-	e.pool = newPool(e.queue, config, log, client.conn)
-	e.clock = &clock{queue: e.queue, log: log, stop: make(chan struct{}), giveUp: e.giveUp}
+	e := &endpoint{config: config, log: log, wants: config.Body.wants(), queue: newQueue(limitsOf(config), new(memory))}
+	var err error
+	if config.Stream.enabled() {
+		if e.stream, err = openPublisher(config, log); err != nil {
+			return nil, err
+		}
+		e.pool = newForwardPool(e.queue, config, log, e.stream)
+	} else {
+		if e.client, err = newClient(config, rt); err != nil {
+			return nil, err
+		}
+		e.pool = newPool(e.queue, config, log, e.client.conn)
+	}
+	e.clock = &clock{queue: e.queue, log: log, stop: make(chan struct{}), giveUp: e.pool.giveUp}
 	if config.DeadLetter.File != "" {
 		if e.pool.letters, err = openLetterFile(config.DeadLetter); err != nil {
+			e.discard()
 			return nil, err
 		}
 	}
@@ -66,9 +77,13 @@ func (e *endpoint) discard() {
 	if e.pool.letters != nil {
 		_ = e.pool.letters.close()
 	}
+	if e.stream != nil {
+		e.stream.Close()
+	}
 }
 
 func limitsOf(config *Endpoint) limits {
+	config = config.sending()
 	l := limits{
 		ordered:    config.Ordering != OrderNone,
 		maxPayload: config.Body.MaxPayload,
@@ -76,6 +91,7 @@ func limitsOf(config *Endpoint) limits {
 		retry:      config.Retry,
 		batch:      config.Batch,
 		workers:    config.PoolSize,
+		forwards:   config.Stream.enabled(),
 	}
 	if !config.Batch.enabled() {
 		l.batch.MaxEvents = 1
@@ -180,6 +196,9 @@ func (e *endpoint) closeFiles(reason dropReason) {
 			e.log.Warn("queue closed with an error", "error", err)
 		}
 	}
+	if e.stream != nil {
+		e.stream.Close()
+	}
 	if e.pool.letters == nil {
 		return
 	}
@@ -199,17 +218,11 @@ func (e *endpoint) buryRest(reason dropReason) {
 		if len(jobs) == 0 {
 			break
 		}
-		e.pool.bury(jobs, 0, causes[reason], 0)
+		_ = e.pool.bury(jobs, 0, causes[reason], 0) // into a file
 		e.queue.finish(jobs, result{fate: fateDead})
 		n += len(jobs)
 	}
 	if n > 0 {
 		e.log.Warn("events "+causes[reason]+", written as dead letters", "count", n)
 	}
-}
-
-// giveUp ends events that have become too old.
-func (e *endpoint) giveUp(jobs []job) {
-	e.pool.bury(jobs, 0, e.pool.tooOld(), 0)
-	e.queue.finish(jobs, result{fate: fateDead})
 }

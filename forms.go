@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -118,6 +119,61 @@ func choice[W ~string](words []W) form[W] {
 		},
 		standard: words[0],
 	}
+}
+
+// streamQueue is the type of a queue in a file that is a stream. In Go, that is
+// Endpoint.Stream.
+const streamQueue QueueType = "jetstream"
+
+// queueType is the type of a queue which may be a stream.
+func queueType() form[QueueType] {
+	f, all := choice(queueTypes), choice(append(queueTypes[:len(queueTypes):len(queueTypes)], streamQueue))
+	f.read = all.read
+	f.check = func(t QueueType) (QueueType, error) {
+		t, err := all.check(t)
+		if t == streamQueue {
+			err = &invalid{"Unknown value", `must be "memory" or "disk"; a stream is set in Stream`}
+		}
+		return t, err
+	}
+	return f
+}
+
+const defaultStream = "MQTT_WEBHOOKS"
+
+// streamName is the name of a stream, which begins its subjects.
+func streamName() form[string] {
+	return form[string]{(*decoder).text, func(s string) (string, error) {
+		if checkName(s) != nil {
+			return s, &invalid{"Invalid name", "must be 1 to 64 letters A-Z and a-z, digits, _ and -"}
+		}
+		return s, nil
+	}, defaultStream}
+}
+
+// natsURL is where NATS servers are.
+func natsURL() form[string] {
+	return form[string]{(*decoder).text, func(s string) (string, error) {
+		for server := range strings.SplitSeq(s, ",") {
+			u, err := url.Parse(strings.TrimSpace(server)) // whose error has the URL
+			if err != nil || u.Hostname() == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
+				return s, &invalid{"Invalid url", `must be that of a NATS server, such as "nats://127.0.0.1:4222", or of several with commas between`}
+			}
+		}
+		return s, nil
+	}, ""}
+}
+
+// optional lets a value be left out.
+func optional[V comparable](f form[V]) form[V] {
+	check := f.check
+	f.check = func(v V) (V, error) {
+		if v == f.standard {
+			return v, nil
+		}
+		return check(v)
+	}
+	return f
 }
 
 const syncWant = `"always", "never" or a duration such as "100ms"`

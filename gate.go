@@ -14,6 +14,9 @@ type gate struct {
 	nextProbe   int64 // when the breaker is open: not before
 	pausedUntil int64 // 0 when there is no pause
 
+	leased     bool  // attempts need a lease
+	leaseUntil int64 // and have it until then
+
 	target int // rises when the endpoint gets another URL: what becomes of attempts on an earlier one says nothing
 }
 
@@ -21,11 +24,11 @@ func (g *gate) now() int64 { return int64(time.Since(g.epoch)) }
 
 // admits reports whether an attempt may start now.
 func (g *gate) admits() bool {
-	if g.pausedUntil == 0 && !g.open {
+	if g.pausedUntil == 0 && !g.open && !g.leased {
 		return true // the usual case, without a look at the clock
 	}
 	now := g.now()
-	if now < g.pausedUntil {
+	if now < g.pausedUntil || g.leased && now >= g.leaseUntil {
 		return false
 	}
 	g.pausedUntil = 0
@@ -91,6 +94,8 @@ func (g *gate) retarget() { *g = gate{epoch: g.epoch, target: g.target + 1} }
 // false when nothing but an attempt's end will change it.
 func (g *gate) due() (int64, bool) {
 	switch {
+	case g.leased && g.now() >= g.leaseUntil:
+		return 0, false
 	case g.pausedUntil > 0 && g.open:
 		return max(g.pausedUntil, g.nextProbe), !g.probing
 	case g.pausedUntil > 0:

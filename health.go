@@ -50,6 +50,11 @@ func (e *endpoint) healthy() error {
 		}
 		errs = append(errs, err)
 	}
+	if e.stream != nil {
+		if err := e.stream.Err(); err != nil {
+			errs = append(errs, fmt.Errorf("stream cannot be reached: %w", err))
+		}
+	}
 	if e.disk != nil {
 		if err := e.disk.spool.Err(); err != nil {
 			errs = append(errs, fmt.Errorf("queue cannot be written: %w", err))

@@ -50,13 +50,17 @@ type pool struct {
 	config  *Endpoint
 	log     *slog.Logger
 	format  format
-	render  func(req *request, ev *event) // the format's, but for redelivery
-	letters *letterFile                   // nil: dead events are only counted
+	render  func(req *request, ev *event) // the format's, but for redelivery and for streams
+	letters letterBox                     // nil: dead events are only counted
 	workers []*worker
 	wg      sync.WaitGroup
 	live    atomic.Int32 // workers that have not ended
 	retired bool         // no attempt begins any more; the queue's lock guards it
 	older   []*pool      // retired, with attempts in flight
+
+	// unsorted says that events do not come in the order of their age, so that
+	// the clock does not find all that are too old.
+	unsorted bool
 
 	lastFailure atomic.Pointer[outcome] // of any attempt
 
@@ -122,6 +126,12 @@ func (w *worker) run() {
 // stack of where they end.
 func (w *worker) deliver() {
 	p, jobs := w.pool, w.jobs
+	if p.unsorted {
+		if jobs = p.giveUpOld(jobs); len(jobs) == 0 {
+			p.queue.release(w, nil, result{})
+			return
+		}
+	}
 	w.ends = append(w.ends[:0], len(jobs))
 	for at, again := 0, false; at < len(jobs); again = true {
 		if again && !p.queue.goesOn(w) {
@@ -156,6 +166,38 @@ func (w *worker) deliver() {
 			w.ends = w.ends[:len(w.ends)-1]
 		}
 	}
+}
+
+// giveUpOld ends the jobs whose events are too old, and returns the others.
+func (p *pool) giveUpOld(jobs []job) []job {
+	var old []job
+	kept := jobs[:0]
+	for _, j := range jobs {
+		if p.tooOld(&j) {
+			old = append(old, j)
+		} else {
+			kept = append(kept, j)
+		}
+	}
+	if len(old) > 0 {
+		p.giveUp(old)
+	}
+	return kept
+}
+
+// tooOld reports whether an event has to be given up.
+func (p *pool) tooOld(j *job) bool {
+	most := p.config.Retry.MaxAge
+	return most >= 0 && time.Since(time.UnixMilli(j.born)) >= most
+}
+
+// giveUp ends events that have become too old.
+func (p *pool) giveUp(jobs []job) {
+	r := result{fate: fateDead}
+	if p.bury(jobs, 0, p.ofAge(), 0) != nil {
+		r.fate = fateReturned
+	}
+	p.queue.finish(jobs, r)
 }
 
 // shrink lets go of buffers that a large event has left: pool_size of them would
@@ -241,8 +283,7 @@ func (p *pool) judge(jobs []job, out outcome) {
 		if out.verdict == canceled || r.fate != fateAgain && r.fate != fateRetry {
 			continue
 		}
-		expired := retry.MaxAge >= 0 && time.Since(time.UnixMilli(jobs[i].born)) >= retry.MaxAge
-		if expired || r.status && retry.MaxAttempts >= 0 && jobs[i].attempts+1 >= retry.MaxAttempts {
+		if p.tooOld(&jobs[i]) || r.status && retry.MaxAttempts >= 0 && jobs[i].attempts+1 >= retry.MaxAttempts {
 			jobs[i].result = result{fate: fateDead}
 		}
 	}
@@ -303,8 +344,12 @@ func (p *pool) buryDead(jobs []job, out outcome) {
 			dead = append(dead, j)
 		}
 	}
-	if len(dead) > 0 {
-		p.bury(dead, out.status, p.causeOf(out), 1)
+	if len(dead) > 0 && p.bury(dead, out.status, p.causeOf(out), 1) != nil {
+		for i := range jobs {
+			if j := &jobs[i]; j.result.fate == fateDead {
+				j.result = result{fate: fateReturned}
+			}
+		}
 	}
 }
 
@@ -345,8 +390,8 @@ func (o *outcome) text() string {
 	return o.err.Error()
 }
 
-// tooOld says why an event was given up between attempts.
-func (p *pool) tooOld() string {
+// ofAge says why an event was given up between attempts.
+func (p *pool) ofAge() string {
 	why := fmt.Sprintf("given up: older than %v", p.config.Retry.MaxAge)
 	if last := p.lastFailure.Load(); last != nil {
 		why += "; the endpoint's last failure: " + last.text()
@@ -356,10 +401,11 @@ func (p *pool) tooOld() string {
 
 // bury writes the dead letters of jobs, whose last attempt got the given
 // status, if it got one; tried is 1 if there was an attempt that the jobs do
-// not count yet. What cannot be written is lost, and logged.
-func (p *pool) bury(jobs []job, status int, cause string, tried int) {
+// not count yet. What a file does not take is lost, and logged; a stream has to
+// take it, else there is an error.
+func (p *pool) bury(jobs []job, status int, cause string, tried int) error {
 	if p.letters == nil {
-		return
+		return nil
 	}
 	var buf []byte
 	var ev event
@@ -373,7 +419,7 @@ func (p *pool) bury(jobs []job, status int, cause string, tried int) {
 			p.warnUnreadable(err)
 			continue
 		}
-		p.render(&req, &ev)
+		p.renderLetter(&req, &ev)
 		l := &deadLetter{
 			ID: ev.id.String(), Time: time.UnixMilli(ev.time).UTC(),
 			Endpoint: p.config.Name, Event: kinds[ev.kind].name, Client: strings.Clone(ev.actor()),
@@ -383,26 +429,45 @@ func (p *pool) bury(jobs []job, status int, cause string, tried int) {
 		l.setHeaders(req.header)
 		letters = append(letters, l)
 		if size += len(l.Body); size >= letterChunk {
-			p.writeLetters(letters)
+			if err := p.writeLetters(letters); err != nil {
+				return err
+			}
 			letters, size = letters[:0], 0
 		}
 	}
-	p.writeLetters(letters)
+	return p.writeLetters(letters)
+}
+
+// renderLetter makes the request that an event would have been delivered with.
+func (p *pool) renderLetter(req *request, ev *event) {
+	if p.queue.limits.forwards {
+		p.format.render(req, ev)
+	} else {
+		p.render(req, ev)
+	}
 }
 
 // letterChunk is the size of dead letters that are written together: events may
 // be large, and copies of many would be another queue.
 const letterChunk = 1 << 20
 
-func (p *pool) writeLetters(letters []*deadLetter) {
+func (p *pool) writeLetters(letters []*deadLetter) error {
 	if len(letters) == 0 {
-		return
+		return nil
 	}
-	if err := p.letters.write(letters...); err != nil {
+	err := p.letters.write(letters...)
+	if _, ok := p.letters.(*streamLetters); ok {
+		if err != nil && p.lettersWarn.due() {
+			p.log.Warn("dead letters cannot be written, events stay in the stream", "error", err)
+		}
+		return err
+	}
+	if err != nil {
 		if lost := p.lettersLost.Add(uint64(len(letters))); p.lettersWarn.due() {
 			p.log.Warn("dead letters cannot be written, events are lost", "count", lost, "error", err)
 		}
 	}
+	return nil
 }
 
 func (p *pool) warnUnreadable(err error) {

@@ -59,7 +59,7 @@ func startFake(c Endpoint, answer func(req *request, deadline time.Time, cancele
 	e.pool = newPool(e.queue, &c, e.log, func() poster {
 		return &fakePoster{answer: answer, stop: make(chan struct{})}
 	})
-	e.clock = &clock{queue: e.queue, log: e.log, stop: make(chan struct{}), giveUp: e.giveUp}
+	e.clock = &clock{queue: e.queue, log: e.log, stop: make(chan struct{}), giveUp: e.pool.giveUp}
 	e.start()
 	return e
 }

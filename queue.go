@@ -56,6 +56,7 @@ type limits struct {
 	queue      Queue
 	retry      Retry
 	batch      Batch  // MaxEvents is 1 for none
+	forwards   bool   // deliveries are into a stream
 	events     uint32 // bit set of the kinds that a rule names
 	workers    int    // that may be busy at a time
 }
@@ -82,6 +83,7 @@ const (
 	entryInFlight entryFlags = 1 << iota
 	entryPassed              // see ageList
 	entryRefused             // of a refused connection
+	entryOrphan              // in flight, of a partition that is another worker's now
 
 	entryKind = 4 // where the kind begins
 )
@@ -291,11 +293,15 @@ func (q *queue) forgetLane(at uint32) {
 
 // remove forgets an entry that is in no lane any more, and its record.
 func (q *queue) remove(at uint32) {
-	e := q.entries.at(at)
-	q.age.remove(&q.entries, at)
-	q.store.remove(e.ref)
-	q.entries.release(at)
+	q.store.remove(q.entries.at(at).ref)
+	q.forgetEntry(at)
 	q.wakeBlocked() // a disk has room only now
+}
+
+// forgetEntry forgets an entry that is in no lane any more.
+func (q *queue) forgetEntry(at uint32) {
+	q.age.remove(&q.entries, at)
+	q.entries.release(at)
 }
 
 // drop counts an event that ends here.

@@ -15,6 +15,7 @@ func redact(src []byte) []byte {
 	r := &reader{src: src, lineValue: -1}
 	sections := r.sections()
 
+	d := &decoder{src: src}
 	shown := make(map[span]bool)
 	var hidden []span
 	outside := 0
@@ -25,7 +26,7 @@ func redact(src []byte) []byte {
 	hidden = append(hidden, span{outside, len(src)})
 	for _, s := range sections {
 		if s.body != nil && s.body.kind == objectNode {
-			show(endpointSettings, s.body, "", shown)
+			show(d.settingsOf(s.body), s.body, "", shown)
 		}
 	}
 	for _, v := range append(r.values, r.doubtful...) {

@@ -63,7 +63,7 @@ func newRedelivery(cfg *Config) (*redelivery, error) {
 		// The reader waits for the endpoint: nothing is dropped.
 		c.Queue = Queue{Type: MemoryQueue, Capacity: 1000, MaxBytes: -1, Overflow: Block, BlockTimeout: math.MaxInt64}
 		c.Body.MaxPayload = math.MaxInt64
-		c.DeadLetter = DeadLetter{}
+		c.DeadLetter, c.Stream = DeadLetter{}, Stream{}
 		e, err := newEndpoint(&c, nil, slog.New(slog.DiscardHandler))
 		if err != nil {
 			return nil, fmt.Errorf("endpoint %q: %w", c.Name, err)

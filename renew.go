@@ -16,16 +16,18 @@ import (
 // configuration, which has passed the checks. e stays as it is until renew;
 // discardNext undoes next.
 func (e *endpoint) next(config *Endpoint, rt http.RoundTripper) (*endpoint, error) {
-	if err := needsRestart(&e.config.Queue, &config.Queue); err != nil {
+	if err := errors.Join(needsRestart(&e.config.Queue, &config.Queue), streamNeedsRestart(&e.config.Stream, &config.Stream)); err != nil {
 		return nil, err
 	}
 	config.Name = e.config.Name // the spelling under which it is counted
-	n := &endpoint{config: config, log: e.log, wants: config.Body.wants(), queue: e.queue, disk: e.disk, clock: e.clock}
+	n := &endpoint{config: config, log: e.log, wants: config.Body.wants(), stream: e.stream, queue: e.queue, disk: e.disk, clock: e.clock}
 	var err error
-	if n.client, err = newClient(config, rt); err != nil {
-		return nil, err
+	if n.stream == nil {
+		if n.client, err = newClient(config, rt); err != nil {
+			return nil, err
+		}
 	}
-	if n.client.same(e.client) && samePool(e.config, config) {
+	if samePool(e.config.sending(), config.sending()) && (n.stream != nil || n.client.same(e.client)) {
 		n.client, n.pool = e.client, e.pool // and its connections
 		return n, nil
 	}
@@ -35,7 +37,11 @@ func (e *endpoint) next(config *Endpoint, rt http.RoundTripper) (*endpoint, erro
 		none.PoolSize = 0
 		staffed = &none
 	}
-	n.pool = newPool(n.queue, staffed, n.log, n.client.conn)
+	if n.stream != nil {
+		n.pool = newForwardPool(n.queue, staffed, n.log, n.stream)
+	} else {
+		n.pool = newPool(n.queue, staffed, n.log, n.client.conn)
+	}
 	switch {
 	case config.DeadLetter == e.config.DeadLetter:
 		n.pool.letters = e.pool.letters
@@ -67,6 +73,17 @@ func needsRestart(old, changed *Queue) error {
 	return errors.Join(errs...)
 }
 
+// streamNeedsRestart does so for a stream.
+func streamNeedsRestart(old, changed *Stream) error {
+	switch {
+	case old.enabled() != changed.enabled():
+		return errors.New("queue.type cannot be changed by a reload, it needs a restart")
+	case *old != *changed:
+		return errors.New("the stream of a queue cannot be changed by a reload, it needs a restart")
+	}
+	return nil
+}
+
 // samePool reports whether all that a pool and its workers know of their
 // configuration is the same. The rest is the queue's and the rules'.
 func samePool(a, b *Endpoint) bool {
@@ -86,12 +103,12 @@ func (e *endpoint) renew(old *endpoint) {
 	counted := q.limits.events
 	q.limits = limitsOf(e.config)
 	q.limits.events |= counted // what has been counted stays in Stats
-	e.clock.giveUp = e.giveUp
+	e.clock.giveUp = e.pool.giveUp
 	if e.pool != old.pool {
 		e.pool.older = old.pool.unended()
 		q.retire(old.pool)
 	}
-	if e.config.URL != old.config.URL {
+	if e.config.URL != old.config.URL && e.stream == nil {
 		q.gate.retarget()
 		q.endBackoffs()
 	} else if e.pool != old.pool {

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"slices"
 	"strings"
 	"time"
 )
@@ -71,9 +72,18 @@ func secret[T any](s setting[T]) setting[T] {
 // ofBatch gives a setting of the batch block its default only where there is
 // one.
 func ofBatch(s setting[Endpoint]) setting[Endpoint] {
+	return fillIf(func(e *Endpoint) bool { return e.Batch.enabled() }, s)
+}
+
+// ofStream does so for the settings of a stream.
+func ofStream(s setting[Endpoint]) setting[Endpoint] {
+	return fillIf(func(e *Endpoint) bool { return e.Stream.enabled() }, s)
+}
+
+func fillIf(enabled func(*Endpoint) bool, s setting[Endpoint]) setting[Endpoint] {
 	fill := s.fill
 	s.fill = func(e *Endpoint) error {
-		if !e.Batch.enabled() {
+		if !enabled(e) {
 			return nil
 		}
 		return fill(e)
@@ -84,9 +94,40 @@ func ofBatch(s setting[Endpoint]) setting[Endpoint] {
 // defaultBatch is the most events of a batch where nothing else is said.
 const defaultBatch = 100
 
-// endpointSettings are the keys of a section. A new key is a line here and a
+// endpointSettings are the keys of a section.
+var endpointSettings = slices.Concat(commonSettings, queueSettings("queue.", queueType()))
+
+// streamSettings are those of a section whose queue is a stream, where the queue
+// in front of it is a block of its own.
+var streamSettings = slices.Concat(commonSettings, []setting[Endpoint]{
+	{key: "queue.type", field: "Stream", read: func(*decoder, *node, *Endpoint) {}}, // see decoder.settings
+	secret(ofStream(field("queue.url", "Stream.URL", func(e *Endpoint) *string { return &e.Stream.URL }, natsURL()))),
+	ofStream(field("queue.stream", "Stream.Name", func(e *Endpoint) *string { return &e.Stream.Name }, streamName())),
+	ofStream(field("queue.partitions", "Stream.Partitions", func(e *Endpoint) *int { return &e.Stream.Partitions }, number(1, 1024, 64))),
+	ofStream(field("queue.replicas", "Stream.Replicas", func(e *Endpoint) *int { return &e.Stream.Replicas }, number(1, 5, 1))),
+	ofStream(field("queue.credsfile", "Stream.CredsFile", func(e *Endpoint) *string { return &e.Stream.CredsFile }, optional(filePath()))),
+	ofStream(field("queue.max_bytes", "Stream.MaxBytes", func(e *Endpoint) *int64 { return &e.Stream.MaxBytes }, sizeOrUnlimited(10<<30))),
+	{key: "queue.max_age", field: "Retry.MaxAge", read: maxAge.read},
+}, queueSettings("queue.local.", choice(queueTypes)))
+
+// queueSettings are the keys of the queue that events wait in, in a block.
+func queueSettings(block string, types form[QueueType]) []setting[Endpoint] {
+	return []setting[Endpoint]{
+		field(block+"type", "Queue.Type", func(e *Endpoint) *QueueType { return &e.Queue.Type }, types),
+		field(block+"capacity", "Queue.Capacity", func(e *Endpoint) *int { return &e.Queue.Capacity }, numberOrUnlimited(100_000)),
+		field(block+"max_bytes", "Queue.MaxBytes", func(e *Endpoint) *int64 { return &e.Queue.MaxBytes }, sizeOrUnlimited(64<<20)),
+		field(block+"overflow", "Queue.Overflow", func(e *Endpoint) *Overflow { return &e.Queue.Overflow }, choice(overflows)),
+		field(block+"block_timeout", "Queue.BlockTimeout", func(e *Endpoint) *time.Duration { return &e.Queue.BlockTimeout }, duration(time.Hour, time.Second)),
+		field(block+"dir", "Queue.Dir", func(e *Endpoint) *string { return &e.Queue.Dir }, filePath()),
+		field(block+"sync", "Queue.Sync", func(e *Endpoint) *time.Duration { return &e.Queue.Sync }, syncPolicy()),
+	}
+}
+
+var maxAge = field("retry.max_age", "Retry.MaxAge", func(e *Endpoint) *time.Duration { return &e.Retry.MaxAge }, durationOrUnlimited(5*time.Minute))
+
+// commonSettings are the keys of every section. A new key is a line here and a
 // field; a new block is a prefix.
-var endpointSettings = []setting[Endpoint]{
+var commonSettings = []setting[Endpoint]{
 	inverse("enable", "Disabled", func(e *Endpoint) *bool { return &e.Disabled }),
 	{key: "url", field: "URL", secret: true, read: readURL, fill: func(e *Endpoint) error { return checkURL(e.URL) }},
 	{key: "headers", field: "Headers", secret: true, read: readHeaders},
@@ -119,20 +160,12 @@ var endpointSettings = []setting[Endpoint]{
 
 	field("retry.min_backoff", "Retry.MinBackoff", func(e *Endpoint) *time.Duration { return &e.Retry.MinBackoff }, duration(longestBackoff, defaultMinBackoff)),
 	field("retry.max_backoff", "Retry.MaxBackoff", func(e *Endpoint) *time.Duration { return &e.Retry.MaxBackoff }, duration(longestBackoff, defaultMaxBackoff)),
-	field("retry.max_age", "Retry.MaxAge", func(e *Endpoint) *time.Duration { return &e.Retry.MaxAge }, durationOrUnlimited(5*time.Minute)),
+	maxAge,
 	field("retry.max_attempts", "Retry.MaxAttempts", func(e *Endpoint) *int { return &e.Retry.MaxAttempts }, numberOrUnlimited(unlimited)),
 	field("retry.max_retry_after", "Retry.MaxRetryAfter", func(e *Endpoint) *time.Duration { return &e.Retry.MaxRetryAfter }, duration(24*time.Hour, 5*time.Minute)),
 
 	field("breaker.failures", "Breaker.Failures", func(e *Endpoint) *int { return &e.Breaker.Failures }, numberOrUnlimited(10)),
 	field("breaker.cooldown", "Breaker.Cooldown", func(e *Endpoint) *time.Duration { return &e.Breaker.Cooldown }, duration(24*time.Hour, 5*time.Second)),
-
-	field("queue.type", "Queue.Type", func(e *Endpoint) *QueueType { return &e.Queue.Type }, choice(queueTypes)),
-	field("queue.capacity", "Queue.Capacity", func(e *Endpoint) *int { return &e.Queue.Capacity }, numberOrUnlimited(100_000)),
-	field("queue.max_bytes", "Queue.MaxBytes", func(e *Endpoint) *int64 { return &e.Queue.MaxBytes }, sizeOrUnlimited(64<<20)),
-	field("queue.overflow", "Queue.Overflow", func(e *Endpoint) *Overflow { return &e.Queue.Overflow }, choice(overflows)),
-	field("queue.block_timeout", "Queue.BlockTimeout", func(e *Endpoint) *time.Duration { return &e.Queue.BlockTimeout }, duration(time.Hour, time.Second)),
-	field("queue.dir", "Queue.Dir", func(e *Endpoint) *string { return &e.Queue.Dir }, filePath()),
-	field("queue.sync", "Queue.Sync", func(e *Endpoint) *time.Duration { return &e.Queue.Sync }, syncPolicy()),
 
 	field("dead_letter.file", "DeadLetter.File", func(e *Endpoint) *string { return &e.DeadLetter.File }, filePath()),
 	field("dead_letter.max_bytes", "DeadLetter.MaxBytes", func(e *Endpoint) *int64 { return &e.DeadLetter.MaxBytes }, size(64<<20)),
@@ -179,6 +212,7 @@ var bareWords = func() map[string]bool {
 	add(words, orderings)
 	add(words, overflows)
 	add(words, queueTypes)
+	add(words, []QueueType{streamQueue})
 	add(words, compressions)
 	add(words, eventNames)
 	return words

@@ -21,15 +21,18 @@ const (
 	fateAgain          // back into its lane as if it had not been tried
 	fateCorrupt        // the record cannot be read back
 	fateShutdown       // nobody will try again
+	fateReturned       // back to its stream, for another worker or another time
 )
 
-// release settles jobs of w for which no attempt could be made: the first ends
-// with r, the others wait again.
+// release settles jobs of w for which no attempt could be made: the first, if
+// there is one, ends with r, the others wait again.
 func (q *queue) release(w *worker, jobs []job, r result) {
 	for i := range jobs {
 		jobs[i].result = result{fate: fateAgain}
 	}
-	jobs[0].result = r
+	if len(jobs) > 0 {
+		jobs[0].result = r
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.leave(w)
@@ -57,9 +60,16 @@ func (q *queue) settle(jobs []job) {
 		if q.abandoned != keep && (r.fate == fateRetry || r.fate == fateAgain) {
 			r.fate = fateShutdown
 		}
+		if e.flags&entryOrphan != 0 && (r.fate == fateRetry || r.fate == fateAgain) {
+			r.fate = fateReturned
+		}
 		switch r.fate {
 		case fateDelivered:
-			q.counters.events[e.kind()].Delivered++
+			if n := &q.counters.events[e.kind()]; q.limits.forwards {
+				n.Forwarded++
+			} else {
+				n.Delivered++
+			}
 			q.remove(j.entry)
 		case fateDead:
 			q.counters.events[e.kind()].Dead++
@@ -70,6 +80,8 @@ func (q *queue) settle(jobs []job) {
 		case fateShutdown:
 			q.drop(e.kind(), q.abandoned)
 			q.remove(j.entry)
+		case fateReturned:
+			q.giveBack(j.entry)
 		default:
 			if r.fate == fateRetry {
 				q.counters.retried++

@@ -47,7 +47,7 @@ func buildAndRun(m *testing.M) int {
 	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
 		args = append(args, "-race")
 	}
-	build := exec.Command("go", append(args, "./broker", "./receiver", "./quickstart", "./otel")...)
+	build := exec.Command("go", append(args, "./broker", "./receiver", "./quickstart", "./otel", "./worker")...)
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr
 	if err := build.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "building the examples:", err)

@@ -33,6 +33,8 @@ import (
 	"github.com/mochi-mqtt/server/v2/listeners"
 
 	"github.com/mochi-hooks/webhook"
+	"github.com/mochi-hooks/webhook/examples/internal/web"
+	_ "github.com/mochi-hooks/webhook/jetstream" // queue { type = "jetstream" }
 )
 
 func main() {
@@ -85,11 +87,15 @@ func serve(opts *options, cfg *webhook.Config, stdout, stderr io.Writer) error {
 	clients := newListener(tcp, log)
 	defer clients.Close()
 	hook := new(webhook.Hook)
-	pages, err := newWeb(opts, hook, log)
+	var source web.Source = hook
+	if cfg == nil {
+		source = noHook{hook}
+	}
+	pages, err := web.New(opts.stats, opts.metrics, source, log)
 	if err != nil {
 		return err
 	}
-	defer pages.close()
+	defer pages.Close()
 
 	capabilities := mqtt.NewDefaultServerCapabilities()
 	capabilities.MaximumClientWritesPending = 16 * 1024 // messages on their way to one subscriber
@@ -113,7 +119,7 @@ func serve(opts *options, cfg *webhook.Config, stdout, stderr io.Writer) error {
 	if err := server.Serve(); err != nil {
 		return err
 	}
-	pages.serve()
+	pages.Serve()
 	fmt.Fprintln(stdout, "listening on", clients.Addr())
 
 	<-ctx.Done()
@@ -121,6 +127,11 @@ func serve(opts *options, cfg *webhook.Config, stdout, stderr io.Writer) error {
 	log.Info("stopping", "drain", opts.drain)
 	return stop(server, hook, clients, opts.drain)
 }
+
+// noHook is a hook that the broker does not have.
+type noHook struct{ *webhook.Hook }
+
+func (noHook) Healthy() error { return nil }
 
 // addAuth lets everyone connect, or the users of allow only.
 func addAuth(server *mqtt.Server, allow map[string]string) error {

@@ -1,4 +1,5 @@
-package main
+// Package web serves counters, metrics and health over HTTP.
+package web
 
 import (
 	"encoding/json"
@@ -18,11 +19,17 @@ import (
 	whprometheus "github.com/mochi-hooks/webhook/prometheus"
 )
 
-// A web is what the broker serves over HTTP: pages, on one address or several.
-type web struct {
-	log     *slog.Logger
-	healthy func() error
-	sites   []*site
+// A Source is what the pages are about: a webhook.Hook or a webhook.Deliverer.
+type Source interface {
+	Stats() webhook.Stats
+	Healthy() error
+}
+
+// A Web is pages, on one address or several.
+type Web struct {
+	log    *slog.Logger
+	source Source
+	sites  []*site
 }
 
 // A site is the pages of one address.
@@ -34,26 +41,23 @@ type site struct {
 	paths    []string
 }
 
-// newWeb takes the addresses of the command line, which may be the same. The
-// caller closes the web.
-func newWeb(opts *options, hook *webhook.Hook, log *slog.Logger) (*web, error) {
-	w := &web{log: log, healthy: hook.Healthy}
-	if opts.config == "" {
-		w.healthy = func() error { return nil } // there is no hook
-	}
-	err := w.add(opts.stats, "/stats", w.stats(hook))
+// New takes the addresses of /stats and /metrics, which may be the same, or ""
+// for none. The caller closes the web.
+func New(stats, metrics string, source Source, log *slog.Logger) (*Web, error) {
+	w := &Web{log: log, source: source}
+	err := w.add(stats, "/stats", http.HandlerFunc(w.stats))
 	if err == nil {
-		err = w.add(opts.metrics, "/metrics", w.metrics(hook))
+		err = w.add(metrics, "/metrics", w.metrics())
 	}
 	if err != nil {
-		w.close()
+		w.Close()
 		return nil, err
 	}
 	return w, nil
 }
 
 // add adds a page, if it has an address.
-func (w *web) add(address, path string, page http.Handler) error {
+func (w *Web) add(address, path string, page http.Handler) error {
 	if address == "" {
 		return nil
 	}
@@ -67,7 +71,7 @@ func (w *web) add(address, path string, page http.Handler) error {
 }
 
 // site returns the site at an address.
-func (w *web) site(address string) (*site, error) {
+func (w *Web) site(address string) (*site, error) {
 	for _, s := range w.sites {
 		if s.address == address {
 			return s, nil
@@ -90,10 +94,10 @@ func (w *web) site(address string) (*site, error) {
 	return s, nil
 }
 
-// serve begins to serve.
-func (w *web) serve() {
+// Serve begins to serve.
+func (w *Web) Serve() {
 	for _, s := range w.sites {
-		go func() { // ends with close
+		go func() { // ends with Close
 			if err := s.server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 				w.log.Error("HTTP server ended", "error", err)
 			}
@@ -104,29 +108,28 @@ func (w *web) serve() {
 	}
 }
 
-func (w *web) close() {
+// Close ends it.
+func (w *Web) Close() {
 	for _, s := range w.sites {
 		_ = s.server.Close()
 		_ = s.listener.Close() // the server's only if it served
 	}
 }
 
-// stats has the hook's counters as JSON.
-func (w *web) stats(hook *webhook.Hook) http.HandlerFunc {
-	return func(rw http.ResponseWriter, _ *http.Request) {
-		rw.Header().Set("Content-Type", "application/json")
-		rw.Header().Set("Cache-Control", "no-store")
-		if err := json.NewEncoder(rw).Encode(hook.Stats()); err != nil {
-			w.log.Debug("stats not sent", "error", err)
-		}
+// stats has the counters as JSON.
+func (w *Web) stats(rw http.ResponseWriter, _ *http.Request) {
+	rw.Header().Set("Content-Type", "application/json")
+	rw.Header().Set("Cache-Control", "no-store")
+	if err := json.NewEncoder(rw).Encode(w.source.Stats()); err != nil {
+		w.log.Debug("stats not sent", "error", err)
 	}
 }
 
-// metrics has the hook's counters, and the process's, for Prometheus.
-func (w *web) metrics(hook *webhook.Hook) http.Handler {
+// metrics has the counters, and the process's, for Prometheus.
+func (w *Web) metrics() http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
-		whprometheus.NewCollector(hook),
+		whprometheus.NewCollector(w.source),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -135,11 +138,11 @@ func (w *web) metrics(hook *webhook.Hook) http.Handler {
 	})
 }
 
-// health says whether the hook delivers.
-func (w *web) health(rw http.ResponseWriter, _ *http.Request) {
+// health says whether webhooks are delivered.
+func (w *Web) health(rw http.ResponseWriter, _ *http.Request) {
 	rw.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	rw.Header().Set("Cache-Control", "no-store")
-	if err := w.healthy(); err != nil {
+	if err := w.source.Healthy(); err != nil {
 		rw.WriteHeader(http.StatusServiceUnavailable)
 		fmt.Fprintln(rw, err)
 		return

@@ -1,0 +1,221 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/mochi-hooks/webhook/internal/stream"
+)
+
+// An intake is the store of a queue whose events come from the partitions of a
+// stream, and the sink that they come to. What has ended here is acknowledged
+// to the stream; what has not is the stream's, for whoever has the partition
+// next. The queue's lock guards it.
+type intake struct {
+	memory
+	queue   *queue
+	source  stream.Source
+	letters *streamLetters
+	warn    func(error) // about an event that cannot be read
+
+	messages map[uint64]origin // by reference
+	tenures  map[int]*tenure   // of the partitions that this worker has
+}
+
+// An origin is where a record has come from.
+type origin struct {
+	message stream.Message
+	tenure  *tenure
+}
+
+// A tenure is the time for which this worker has a partition.
+type tenure struct {
+	partition int
+	events    int           // that have not ended
+	stalled   bool          // there is one that only another worker can read
+	over      bool          // what has not ended is in flight
+	ended     chan struct{} // closed when it is over and nothing is
+}
+
+// remove acknowledges an event.
+func (b *intake) remove(ref uint64) {
+	b.messages[ref].message.Ack()
+	b.forget(ref)
+}
+
+// disown forgets an event that has not ended.
+func (b *intake) disown(ref uint64) { b.forget(ref) }
+
+func (b *intake) forget(ref uint64) {
+	t := b.messages[ref].tenure
+	delete(b.messages, ref)
+	b.memory.remove(ref)
+	t.events--
+	b.look(t)
+}
+
+// look sees whether nothing is left of a tenure.
+func (b *intake) look(t *tenure) {
+	switch {
+	case t.events > 0:
+	case t.over:
+		close(t.ended)
+	case t.stalled:
+		b.source.Reset(t.partition, true)
+	}
+}
+
+// tenure returns that of a partition.
+func (b *intake) tenure(partition int) *tenure {
+	t := b.tenures[partition]
+	if t == nil {
+		t = &tenure{partition: partition, ended: make(chan struct{})}
+		b.tenures[partition] = t
+	}
+	return t
+}
+
+// Event takes an event; see [stream.Sink].
+func (b *intake) Event(partition int, m stream.Message) {
+	rec := m.Data()
+	var ev event
+	err := decodeRecord(rec, &ev)
+	if err != nil && !errors.Is(err, errRecordNewer) {
+		b.buryUnreadable(partition, m, err)
+		return
+	}
+	q := b.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	t := b.tenure(partition)
+	if t.stalled {
+		return // for who has the partition next
+	}
+	if err != nil {
+		// Another worker may be able to, or this one after an update: what is
+		// before it goes out, and nothing behind it.
+		b.warn(err)
+		t.stalled = true
+		b.look(t)
+		return
+	}
+	ref, _ := b.memory.put(rec)
+	b.messages[ref] = origin{m, t}
+	t.events++
+	q.counters.events[ev.kind].Offered++
+	q.add(&ev, ev.laneKey(q.seed), ref, len(rec))
+	if q.limits.batch.MaxEvents == 1 || q.full() {
+		q.dispatch()
+	}
+}
+
+// buryUnreadable writes the dead letter of an event that is damaged.
+func (b *intake) buryUnreadable(partition int, m stream.Message, err error) {
+	b.warn(err)
+	l := &deadLetter{Time: time.Now().UTC(), Endpoint: b.letters.endpoint, Error: "unreadable: " + err.Error()}
+	l.setBody(m.Data())
+	if b.letters.write(l) != nil {
+		b.source.Reset(partition, true)
+		return
+	}
+	b.queue.mu.Lock()
+	defer b.queue.mu.Unlock()
+	b.queue.counters.events[0].Offered++
+	b.queue.counters.events[0].Dead++
+	m.Ack()
+}
+
+// End takes a partition away; see [stream.Sink].
+func (b *intake) End(partition int) <-chan struct{} {
+	b.queue.mu.Lock()
+	defer b.queue.mu.Unlock()
+	t := b.tenures[partition]
+	if t == nil {
+		ended := make(chan struct{})
+		close(ended)
+		return ended
+	}
+	b.endTenure(t)
+	return t.ended
+}
+
+// endTenure forgets what waits of a partition. What is in flight ends as it
+// does, and does not wait again.
+func (b *intake) endTenure(t *tenure) {
+	delete(b.tenures, t.partition)
+	t.stalled = false
+	q := b.queue
+	for at := q.age.head; at != 0; {
+		e := q.entries.at(at)
+		next := e.newer
+		switch {
+		case b.messages[e.ref].tenure != t:
+		case e.flags&entryInFlight != 0:
+			e.flags |= entryOrphan
+		default: // the first of its lane, all of which is in the partition
+			q.takeHead(e.lane)
+			q.counters.events[e.kind()].Forwarded++
+			b.disown(e.ref)
+			q.forgetEntry(at)
+		}
+		at = next
+	}
+	t.over = true
+	b.look(t)
+}
+
+// giveBack ends an event that another worker has to deal with, or this one
+// later, and with it the tenure: what comes after it must wait for it.
+func (q *queue) giveBack(at uint32) {
+	b := q.store.(*intake)
+	e := q.entries.at(at)
+	q.counters.events[e.kind()].Forwarded++
+	t := b.messages[e.ref].tenure
+	b.disown(e.ref)
+	q.forgetEntry(at)
+	if !t.over {
+		b.endTenure(t)
+		b.source.Reset(t.partition, true)
+	}
+}
+
+// Lease lets attempts begin until then; see [stream.Sink].
+func (b *intake) Lease(until time.Time) {
+	q := b.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.gate.leaseUntil = int64(until.Sub(q.gate.epoch))
+	q.dispatch()
+	q.kickClock()
+}
+
+// streamLetters are the dead letters of an endpoint, in a stream.
+type streamLetters struct {
+	endpoint string
+	source   stream.Source
+	ctx      context.Context
+}
+
+// letterTimeout is how long a stream may take to accept a dead letter.
+const letterTimeout = 5 * time.Second
+
+// write returns an error unless the stream has all letters: then the events are
+// given back.
+func (s *streamLetters) write(letters ...*deadLetter) error {
+	for _, l := range letters {
+		line, err := l.marshal()
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(s.ctx, letterTimeout)
+		err = s.source.DeadLetter(ctx, l.ID, line)
+		cancel()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *streamLetters) close() error { return nil }

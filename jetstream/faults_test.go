@@ -1,0 +1,222 @@
+package jetstream_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/mochi-hooks/webhook"
+)
+
+// TestConnectionsCut cuts the connections of brokers and workers over and over
+// while events flow.
+func TestConnectionsCut(t *testing.T) {
+	nats := startNATS(t, nil)
+	r := startReceiver(t)
+	proxies := []*proxy{startProxy(t, nats.ClientURL()), startProxy(t, nats.ClientURL()), startProxy(t, nats.ClientURL())}
+	b := startBroker(t, config(r.URL, proxies[0].url(), nil), 50)
+	for _, p := range proxies[1:] {
+		startWorker(t, config(r.URL, p.url(), nil))
+	}
+	r.mu.Lock()
+	r.answer = func(string, int) int { // slow enough for something to be on its way
+		time.Sleep(5 * time.Millisecond)
+		return 200
+	}
+	r.mu.Unlock()
+	const n, cuts = 9000, 18
+	for i := range cuts {
+		b.publishAll(n / cuts)
+		time.Sleep(time.Duration(50+rand.IntN(100)) * time.Millisecond)
+		proxies[i%len(proxies)].cut(false)
+	}
+	r.await(n)
+	awaitForwarded(t, b, n)
+	first, again := r.counts()
+	t.Logf("%d messages, %d came again", first, again)
+}
+
+func awaitForwarded(t testing.TB, b *broker, n uint64) {
+	t.Helper()
+	eventually(t, 30*time.Second, func() string {
+		s := b.Stats().Endpoints["orders"]
+		addUp(t, s)
+		if s.Forwarded != n {
+			return fmt.Sprintf("%+v", s)
+		}
+		return ""
+	})
+}
+
+// TestWorkerCutOff takes the network from a worker that has half of the
+// partitions, with attempts that hang: they go to the other worker, in order.
+func TestWorkerCutOff(t *testing.T) {
+	nats := startNATS(t, nil)
+	r := startReceiver(t)
+	p := startProxy(t, nats.ClientURL())
+	b := startBroker(t, config(r.URL, nats.ClientURL(), nil), 50)
+	lost := startWorker(t, config(r.URL, p.url(), nil))
+	startWorker(t, config(r.URL, nats.ClientURL(), nil))
+	const n = 8000
+	b.publishAll(n / 4)
+	r.await(n / 4)
+	r.mu.Lock()
+	r.answer = func(string, int) int { // slow enough for a backlog
+		time.Sleep(time.Millisecond)
+		return 200
+	}
+	r.mu.Unlock()
+	b.publishAll(n / 2)
+	time.Sleep(100 * time.Millisecond)
+	p.cut(true)
+	b.publishAll(n / 4)
+	r.await(n)
+	if lost.Healthy() == nil {
+		t.Error("a worker without NATS is healthy")
+	}
+	eventually(t, 20*time.Second, func() string { // by its own clock, as it cannot ask anybody
+		s := lost.Stats().Endpoints["orders"]
+		addUp(t, s)
+		if s.InFlight > 0 {
+			return fmt.Sprintf("in flight: %+v", s)
+		}
+		return ""
+	})
+	p.open()
+	eventually(t, 20*time.Second, func() string {
+		if s := lost.Stats().Endpoints["orders"]; s.Waiting > 0 {
+			return fmt.Sprintf("%d wait in the lost worker", s.Waiting)
+		}
+		return ""
+	})
+	_, again := r.counts()
+	t.Logf("%d came again", again)
+}
+
+// TestWithoutNATS starts a broker when there is no NATS, which comes, goes with
+// all that it has in memory, and comes again.
+func TestWithoutNATS(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	l.Close()
+	dir := t.TempDir()
+	start := func() *server.Server {
+		return startNATS(t, func(o *server.Options) { o.Port, o.StoreDir = port, dir })
+	}
+	r := startReceiver(t)
+	cfg := config(r.URL, fmt.Sprintf("nats://127.0.0.1:%d", port), nil)
+	b := startBroker(t, cfg, 10)
+	b.publishAll(1000)
+	if s := b.Stats().Endpoints["orders"]; s.Waiting+s.InFlight != 1000 {
+		t.Fatalf("without NATS: %+v", s)
+	}
+	eventually(t, 10*time.Second, func() string {
+		if err := b.Healthy(); err == nil || !strings.Contains(err.Error(), "NATS") {
+			return fmt.Sprintf("healthy without NATS: %v", err)
+		}
+		return ""
+	})
+	nats := start()
+	startWorker(t, cfg)
+	r.await(1000)
+	stopNATS(nats)
+	b.publishAll(1000)
+	start()
+	r.await(2000)
+	awaitForwarded(t, b, 2000)
+	eventually(t, 10*time.Second, func() string {
+		if err := b.Healthy(); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+}
+
+// startCluster starts three servers.
+func startCluster(t testing.TB) []*server.Server {
+	t.Helper()
+	var ports []int
+	var routes []*url.URL
+	for range 3 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
+		l.Close()
+	}
+	var servers []*server.Server
+	for i := range 3 {
+		opts := &server.Options{
+			ServerName: fmt.Sprintf("n%d", i), Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true,
+			JetStream: true, StoreDir: t.TempDir(), Routes: routes,
+			Cluster: server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: ports[i]},
+		}
+		s, err := server.NewServer(opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go s.Start() // ends with Shutdown
+		if !s.ReadyForConnections(10 * time.Second) {
+			t.Fatal("NATS does not start")
+		}
+		t.Cleanup(func() { stopNATS(s) })
+		servers = append(servers, s)
+	}
+	eventually(t, 30*time.Second, func() string {
+		for _, s := range servers {
+			if s.JetStreamIsLeader() && len(s.JetStreamClusterPeers()) == len(servers) {
+				return ""
+			}
+		}
+		return "the cluster does not come together"
+	})
+	return servers
+}
+
+// TestLeaderKilled takes the stream's leader from a cluster of three while
+// events flow.
+func TestLeaderKilled(t *testing.T) {
+	servers := startCluster(t)
+	var urls []string
+	for _, s := range servers {
+		urls = append(urls, s.ClientURL())
+	}
+	r := startReceiver(t)
+	cfg := config(r.URL, strings.Join(urls, ","), func(e *webhook.Endpoint) { e.Stream.Replicas, e.Stream.Partitions = 3, 4 })
+	b := startBroker(t, cfg, 50)
+	startWorker(t, cfg)
+	startWorker(t, cfg)
+	const n = 6000
+	b.publishAll(n / 3)
+	r.await(n / 3)
+	b.publishAll(n / 3)
+	time.Sleep(time.Duration(rand.IntN(100)) * time.Millisecond)
+	killed := false
+	for _, s := range servers {
+		if s.JetStreamIsStreamLeader("$G", "MQTT_WEBHOOKS") {
+			stopNATS(s)
+			killed = true
+			break
+		}
+	}
+	if !killed {
+		t.Error("the stream has no leader")
+	}
+	b.publishAll(n / 3)
+	r.await(n)
+	awaitForwarded(t, b, n)
+	_, again := r.counts()
+	t.Logf("%d came again", again)
+}

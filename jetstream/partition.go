@@ -1,0 +1,203 @@
+package jetstream
+
+import (
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// A partition is one that this worker has: its consumer, and what came from it
+// and is not acknowledged.
+type partition struct {
+	source  *source
+	n       int
+	name    string // of the consumer
+	since   time.Time
+	consume jetstream.ConsumeContext
+
+	mu      sync.Mutex
+	over    bool
+	next    uint64              // the consumer's next sequence number
+	unacked map[uint64]*message // by sequence number in the stream
+}
+
+// take makes a consumer for a partition, which fails while there is another.
+func (s *source) take(n int) error {
+	ctx, cancel := timeout(s.ctx)
+	defer cancel()
+	held := max(mostHeld/s.config.Partitions, leastHeld)
+	p := &partition{source: s, n: n, name: s.consumerName(n), next: 1, unacked: make(map[uint64]*message)}
+	consumer, err := s.js.CreateConsumer(ctx, s.config.Name, jetstream.ConsumerConfig{
+		Name:              p.name,
+		FilterSubject:     subject(&s.config, n),
+		AckPolicy:         jetstream.AckExplicitPolicy,
+		AckWait:           ackWait,
+		MaxDeliver:        -1,
+		MaxAckPending:     held,
+		InactiveThreshold: inactive,
+		MemoryStorage:     true, // it is worth nothing without its worker
+	})
+	if err != nil {
+		return err
+	}
+	p.since = time.Now()
+	p.mu.Lock() // nothing comes before the partition is this worker's
+	defer p.mu.Unlock()
+	// As much as it may hold: there is always a pull that shows that it lives.
+	p.consume, err = consumer.Consume(p.receive, jetstream.PullMaxMessages(held), jetstream.PullExpiry(pullExpiry),
+		jetstream.ConsumeErrHandler(func(jetstream.ConsumeContext, error) {})) // look finds out what matters
+	if err != nil {
+		s.delete(p)
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil { // Release has not seen it
+		p.over = true
+		p.consume.Stop()
+		s.tasks.Go(func() { s.delete(p) })
+		return s.ctx.Err()
+	}
+	s.partitions[n] = p
+	delete(s.resting, n)
+	return nil
+}
+
+// receive takes an event from the server.
+func (p *partition) receive(m jetstream.Msg) {
+	meta, err := m.Metadata()
+	if err != nil {
+		return // not from a stream
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch held := p.unacked[meta.Sequence.Stream]; {
+	case p.over:
+		return
+	case meta.Sequence.Consumer != p.next:
+		// Something was on its way when the connection was lost. It would
+		// come again, behind what is after it.
+		p.over = true
+		p.source.Reset(p.n, false)
+		return
+	case held != nil:
+		held.received = time.Now()
+		p.next++
+		return
+	}
+	p.next++
+	own := &message{Msg: m, partition: p, seq: meta.Sequence.Stream, received: time.Now()}
+	p.unacked[own.seq] = own
+	p.source.sink.Event(p.n, own)
+}
+
+// end lets no more events come.
+func (p *partition) end() {
+	p.mu.Lock()
+	p.over = true
+	p.mu.Unlock()
+	p.consume.Stop()
+}
+
+// touch tells the server that events are being worked on.
+func (p *partition) touch() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	for _, m := range p.unacked {
+		if now.Sub(m.received) >= progress/2 {
+			_ = m.InProgress()
+		}
+	}
+}
+
+// A message is an event that is not acknowledged.
+type message struct {
+	jetstream.Msg
+	partition *partition
+	seq       uint64
+	received  time.Time // under partition.mu
+}
+
+// Ack implements [stream.Message].
+func (m *message) Ack() { m.partition.source.acks.add(m) }
+
+// acks are acknowledgements on their way: who has dealt with an event does not
+// wait for the connection.
+type acks struct {
+	mu      sync.Mutex
+	waiting []*message
+	flushed []chan struct{} // to be closed when all that wait now are sent
+	closed  bool
+	some    chan struct{} // holds one: more would say nothing new
+}
+
+func (a *acks) add(m *message) {
+	a.mu.Lock()
+	a.waiting = append(a.waiting, m)
+	a.mu.Unlock()
+	a.signal()
+}
+
+func (a *acks) signal() {
+	select {
+	case a.some <- struct{}{}:
+	default:
+	}
+}
+
+// run sends acknowledgements until close.
+func (a *acks) run() {
+	var batch []*message
+	for {
+		a.mu.Lock()
+		batch, a.waiting = a.waiting, batch[:0]
+		flushed, closed := a.flushed, a.closed
+		a.flushed = nil
+		a.mu.Unlock()
+		for _, m := range batch {
+			m.partition.acked(m)
+		}
+		clear(batch)
+		for _, done := range flushed {
+			close(done)
+		}
+		if closed && len(batch) == 0 {
+			return
+		}
+		if len(batch) == 0 {
+			<-a.some
+		}
+	}
+}
+
+func (p *partition) acked(m *message) {
+	p.mu.Lock()
+	delete(p.unacked, m.seq)
+	p.mu.Unlock()
+	_ = m.Msg.Ack() // one that is lost makes the event come again
+}
+
+// flush returns when all acknowledgements are sent that wait.
+func (a *acks) flush() {
+	done := make(chan struct{})
+	a.mu.Lock()
+	closed := a.closed
+	if !closed {
+		a.flushed = append(a.flushed, done)
+	}
+	a.mu.Unlock()
+	if closed {
+		return
+	}
+	a.signal()
+	<-done
+}
+
+func (a *acks) close() {
+	a.mu.Lock()
+	a.closed = true
+	a.mu.Unlock()
+	a.signal()
+}

@@ -1,0 +1,128 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/mochi-hooks/webhook/internal/stream"
+)
+
+const (
+	// duplicateWindow is how long the stream knows the ids of what it has. It
+	// is longer than a publish that got no answer waits for its repetition, and
+	// costs the server memory for each event.
+	duplicateWindow = time.Minute
+
+	// partitionsKey is where the stream says how many partitions it has:
+	// everyone who uses it has to agree.
+	partitionsKey = "mochi-webhook-partitions"
+)
+
+// eventStream is the stream that an endpoint's events are in.
+func eventStream(c *stream.Config) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:        c.Name,
+		Description: "webhook events on their way",
+		Subjects:    []string{c.Name + ".*.*"},
+		Retention:   jetstream.WorkQueuePolicy,
+		Discard:     jetstream.DiscardNew,
+		Storage:     jetstream.FileStorage,
+		Replicas:    c.Replicas,
+		MaxBytes:    c.MaxBytes,
+		Duplicates:  duplicateWindow,
+		Metadata:    map[string]string{partitionsKey: strconv.Itoa(c.Partitions)},
+	}
+}
+
+// letterStream is the stream that its dead letters are in.
+func letterStream(c *stream.Config) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:        deadStream(c),
+		Description: "webhook events that were refused or given up",
+		Subjects:    []string{deadStream(c) + ".*"},
+		Retention:   jetstream.LimitsPolicy,
+		Discard:     jetstream.DiscardNew,
+		Storage:     jetstream.FileStorage,
+		Replicas:    c.Replicas,
+		MaxBytes:    c.MaxBytes,
+		Duplicates:  duplicateWindow,
+	}
+}
+
+// ensure makes a stream, or returns how the one that is there differs from it,
+// which is a *stream.Misconfigured.
+func ensure(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) (jetstream.Stream, error) {
+	ctx, cancel := timeout(ctx)
+	defer cancel()
+	s, err := js.Stream(ctx, want.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		s, err = js.CreateStream(ctx, want)
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // somebody else was faster
+			s, err = js.Stream(ctx, want.Name)
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("stream %s: %w", want.Name, err)
+		if isImpossible(err) {
+			err = &stream.Misconfigured{Err: err}
+		}
+		return nil, err
+	}
+	if found := differences(&want, &s.CachedInfo().Config); len(found) > 0 {
+		return nil, &stream.Misconfigured{Err: fmt.Errorf("stream %s has other settings: %s", want.Name, strings.Join(found, "; "))}
+	}
+	return s, nil
+}
+
+// isImpossible reports whether a stream can never be made like this, as far as
+// the server says so: resources may come, and servers too.
+func isImpossible(err error) bool {
+	var api *jetstream.APIError
+	if !errors.As(err, &api) {
+		return false
+	}
+	switch api.ErrorCode {
+	case codeInvalidConfig, codeSubjectsOverlap, codeNoCluster:
+		return true
+	}
+	return false
+}
+
+// differences says what in a stream is not as it has to be.
+func differences(want, have *jetstream.StreamConfig) (found []string) {
+	differ := func(name string, want, have any) {
+		if want != have {
+			found = append(found, fmt.Sprintf("%s is %v, not %v", name, have, want))
+		}
+	}
+	for _, s := range want.Subjects {
+		if !slices.Contains(have.Subjects, s) {
+			found = append(found, fmt.Sprintf("subjects are %q, without %q", have.Subjects, s))
+		}
+	}
+	differ("retention", want.Retention, have.Retention)
+	differ("discard", want.Discard, have.Discard)
+	differ("storage", want.Storage, have.Storage)
+	differ("replicas", max(want.Replicas, 1), have.Replicas)
+	differ("max_bytes", want.MaxBytes, have.MaxBytes)
+	differ("max_age", want.MaxAge, have.MaxAge)
+	differ("max_msgs", int64(-1), have.MaxMsgs)
+	differ("max_msgs_per_subject", int64(-1), have.MaxMsgsPerSubject)
+	differ("no_ack", false, have.NoAck)
+	differ("sealed", false, have.Sealed)
+	if n := want.Metadata[partitionsKey]; n != "" {
+		have := have.Metadata[partitionsKey]
+		if have == "" {
+			have = "not set"
+		}
+		differ("partitions (metadata "+partitionsKey+")", n, have)
+	}
+	return found
+}

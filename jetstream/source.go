@@ -1,0 +1,391 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+
+	"github.com/mochi-hooks/webhook/internal/stream"
+)
+
+// A consumer whose worker is gone goes when its last event has not been touched
+// for ackWait and then inactive. While a worker lives, it touches what it has
+// each progress, and looks each beat at whether its consumers are there. From
+// that look on it has the lease: no consumer goes in that time, as lease and
+// progress together are less than ackWait.
+const (
+	beat     = time.Second
+	lease    = 4 * time.Second
+	progress = 2 * time.Second
+	ackWait  = 8 * time.Second
+	inactive = 3 * time.Second
+
+	// pullExpiry is how long the server takes a worker for alive that has gone
+	// without a word.
+	pullExpiry = 5 * time.Second
+
+	// rollCall is how long workers have to answer.
+	rollCall = 300 * time.Millisecond
+
+	// resetDelay is how long a partition rests that could not be worked on.
+	resetDelay = 5 * time.Second
+)
+
+// mostHeld is how many events of an endpoint a worker holds if it has all
+// partitions, leastHeld how many of one.
+const mostHeld, leastHeld = 4096, 64
+
+// A source is a worker's part in a stream.
+type source struct {
+	*connection
+	config stream.Config
+	id     string // of the worker
+	sink   stream.Sink
+
+	stream jetstream.Stream
+
+	ctx   context.Context // ends when Release begins
+	stop  context.CancelFunc
+	hurry context.Context // ends when Release ends: attempts are waited for no longer
+	now   context.CancelFunc
+	tasks sync.WaitGroup // the goroutines of this source
+
+	mu         sync.Mutex
+	partitions map[int]*partition
+	resting    map[int]time.Time // partitions that are not to be taken before
+	failed     error             // of the last beat
+	over       int               // beats in a row that said that this worker has more than its share
+
+	named   atomic.Uint64 // consumers that were given a name
+	acks    acks
+	present *nats.Subscription
+}
+
+// Source implements [stream.Driver].
+func (driver) Source(ctx context.Context, c stream.Config) (stream.Source, error) {
+	conn, err := connect(c)
+	if err != nil {
+		return nil, err
+	}
+	var st jetstream.Stream
+	for {
+		err := conn.state()
+		if err == nil {
+			st, err = ensure(ctx, conn.js, eventStream(&c))
+		}
+		if err == nil {
+			_, err = ensure(ctx, conn.js, letterStream(&c))
+		}
+		if err == nil {
+			break
+		}
+		var misconfigured *stream.Misconfigured
+		if errors.As(err, &misconfigured) {
+			conn.conn.Close()
+			return nil, err
+		}
+		c.Log.Warn("waiting for the stream", "error", err)
+		select {
+		case <-ctx.Done():
+			conn.conn.Close()
+			return nil, context.Cause(ctx)
+		case <-time.After(recheck):
+		}
+	}
+	s := &source{
+		connection: conn, config: c, id: nuid.Next(), stream: st,
+		partitions: make(map[int]*partition), resting: make(map[int]time.Time),
+	}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.hurry, s.now = context.WithCancel(context.Background())
+	s.acks.some = make(chan struct{}, 1)
+	return s, nil
+}
+
+// Start implements [stream.Source].
+func (s *source) Start(sink stream.Sink) {
+	s.sink = sink
+	// Workers answer a roll call.
+	present, err := s.conn.Subscribe(s.presence(), func(m *nats.Msg) { _ = m.Respond([]byte(s.id)) })
+	if err != nil {
+		s.config.Log.Warn("cannot answer roll calls", "error", err)
+	}
+	s.present = present
+	s.tasks.Go(s.run)
+	s.tasks.Go(s.acks.run)
+	s.tasks.Go(s.touch)
+}
+
+func (s *source) presence() string { return s.config.Name + "_WORKERS." + s.config.Endpoint }
+
+// run looks each beat at what there is and what is this worker's share.
+func (s *source) run() {
+	ticker := time.NewTicker(beat)
+	defer ticker.Stop()
+	for {
+		err := s.look()
+		s.mu.Lock()
+		s.failed = err
+		s.mu.Unlock()
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+func (s *source) look() error {
+	begin := time.Now()
+	taken, own, err := s.consumers()
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	for n, p := range s.partitions {
+		if !own[p.name] && p.since.Before(begin) {
+			s.config.Log.Warn("partition lost", "partition", n)
+			s.lose(p)
+		}
+	}
+	s.mu.Unlock()
+	s.sink.Lease(begin.Add(lease))
+
+	workers := s.countWorkers()
+	share := (s.config.Partitions + workers - 1) / workers
+	s.mu.Lock()
+	more := share - len(s.partitions)
+	if more >= 0 {
+		s.over = 0
+	} else if s.over++; s.over >= 2 && s.ctx.Err() == nil { // an answer may have come late: twice is a fact
+		s.giveAway(-more)
+	}
+	s.mu.Unlock()
+	return s.takeMore(more, taken)
+}
+
+// consumers returns the partitions that have a consumer, and the names of this
+// worker's consumers.
+func (s *source) consumers() (taken map[int]bool, own map[string]bool, err error) {
+	ctx, cancel := timeout(s.ctx)
+	defer cancel()
+	taken, own = make(map[int]bool), make(map[string]bool)
+	names := s.stream.ConsumerNames(ctx)
+	for name := range names.Name() {
+		endpoint, n, worker, ok := parseConsumer(name)
+		if ok && endpoint == s.config.Endpoint {
+			taken[n] = true
+			if strings.HasPrefix(worker, s.id) {
+				own[name] = true
+			}
+		}
+	}
+	return taken, own, names.Err()
+}
+
+// consumerName returns a name for a consumer of a partition, which no other one
+// has ever had.
+func (s *source) consumerName(n int) string {
+	return fmt.Sprintf("%s-%d-%s_%d", s.config.Endpoint, n, s.id, s.named.Add(1))
+}
+
+// parseConsumer reads what consumerName writes; an endpoint may have a hyphen.
+func parseConsumer(name string) (endpoint string, n int, worker string, ok bool) {
+	i := strings.LastIndexByte(name, '-')
+	if i < 0 {
+		return "", 0, "", false
+	}
+	name, worker = name[:i], name[i+1:]
+	if i = strings.LastIndexByte(name, '-'); i < 0 {
+		return "", 0, "", false
+	}
+	n, err := strconv.Atoi(name[i+1:])
+	return name[:i], n, worker, err == nil
+}
+
+// countWorkers returns how many workers answer, this one included.
+func (s *source) countWorkers() int {
+	inbox := s.conn.NewInbox()
+	answers, err := s.conn.SubscribeSync(inbox)
+	if err != nil {
+		return 1
+	}
+	defer func() { _ = answers.Unsubscribe() }()
+	if err := s.conn.PublishRequest(s.presence(), inbox, nil); err != nil {
+		return 1
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, rollCall)
+	defer cancel()
+	workers := map[string]bool{s.id: true}
+	for {
+		m, err := answers.NextMsgWithContext(ctx)
+		if err != nil {
+			return len(workers)
+		}
+		workers[string(m.Data)] = true
+	}
+}
+
+// takeMore takes up to most partitions that nobody has.
+func (s *source) takeMore(most int, taken map[int]bool) error {
+	var free []int
+	s.mu.Lock()
+	for n := range s.config.Partitions {
+		if rest := s.resting[n]; !taken[n] && s.partitions[n] == nil && time.Now().After(rest) {
+			free = append(free, n)
+		}
+	}
+	s.mu.Unlock()
+	// Others look at the same time: everyone begins elsewhere.
+	rand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] })
+	for _, n := range free[:min(len(free), max(most, 0))] {
+		var api *jetstream.APIError
+		if err := s.take(n); err != nil && !(errors.As(err, &api) && api.ErrorCode == codeNotUnique) {
+			return err
+		}
+	}
+	return nil
+}
+
+// giveAway gives n partitions back. s.mu is held.
+func (s *source) giveAway(n int) {
+	for _, p := range slices.Collect(maps.Values(s.partitions))[:n] {
+		delete(s.partitions, p.n)
+		s.resting[p.n] = time.Now().Add(resetDelay)
+		s.tasks.Go(func() { s.release(s.hurry, p) })
+	}
+}
+
+// lose ends a partition whose consumer is not there any more, or must not be.
+// s.mu is held.
+func (s *source) lose(p *partition) {
+	delete(s.partitions, p.n)
+	p.end()
+	s.sink.End(p.n)
+}
+
+// release gives a partition back when its attempts have ended, or ctx.
+func (s *source) release(ctx context.Context, p *partition) {
+	p.end()
+	select {
+	case <-s.sink.End(p.n):
+		s.acks.flush()
+	case <-ctx.Done():
+	}
+	s.delete(p)
+}
+
+// delete deletes a partition's consumer, which lets another worker take it.
+func (s *source) delete(p *partition) {
+	ctx, cancel := timeout(context.Background())
+	defer cancel()
+	_ = s.conn.FlushWithContext(ctx) // acknowledgements come first
+	if err := s.js.DeleteConsumer(ctx, s.config.Name, p.name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		s.config.Log.Warn("partition is free only after a while", "partition", p.n, "error", err)
+	}
+}
+
+// Reset implements [stream.Source].
+func (s *source) Reset(n int, wait bool) {
+	if !s.mu.TryLock() { // the caller has locks of its own
+		s.tasks.Go(func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.reset(n, wait)
+		})
+		return
+	}
+	defer s.mu.Unlock()
+	s.reset(n, wait)
+}
+
+// reset is Reset, with s.mu held.
+func (s *source) reset(n int, wait bool) {
+	p := s.partitions[n]
+	if p == nil {
+		return
+	}
+	delete(s.partitions, n)
+	if wait {
+		s.resting[n] = time.Now().Add(resetDelay)
+	}
+	s.tasks.Go(func() {
+		p.end()
+		s.sink.End(n)
+		s.delete(p)
+	})
+}
+
+// touch tells the server about events that take long.
+func (s *source) touch() {
+	ticker := time.NewTicker(progress)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		s.mu.Lock()
+		partitions := slices.Collect(maps.Values(s.partitions))
+		s.mu.Unlock()
+		for _, p := range partitions {
+			p.touch()
+		}
+	}
+}
+
+// DeadLetter implements [stream.Source].
+func (s *source) DeadLetter(ctx context.Context, id string, letter []byte) error {
+	return publish(ctx, s.js, deadStream(&s.config), deadSubject(&s.config), id, letter)
+}
+
+// Err implements [stream.Source].
+func (s *source) Err() error {
+	if err := s.state(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed
+}
+
+// Release implements [stream.Source].
+func (s *source) Release(ctx context.Context) {
+	s.stop()
+	if s.present != nil {
+		_ = s.present.Unsubscribe() // counted no more
+	}
+	s.mu.Lock()
+	partitions := slices.Collect(maps.Values(s.partitions))
+	clear(s.partitions)
+	s.mu.Unlock()
+	var releasing sync.WaitGroup
+	for _, p := range partitions {
+		releasing.Go(func() { s.release(ctx, p) })
+	}
+	releasing.Wait()
+	s.now()
+}
+
+// Close implements [stream.Source].
+func (s *source) Close() {
+	s.acks.close()
+	s.tasks.Wait()
+	ctx, cancel := timeout(context.Background())
+	defer cancel()
+	_ = s.conn.FlushWithContext(ctx)
+	s.conn.Close()
+}

@@ -1,0 +1,332 @@
+package jetstream_test
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/mochi-hooks/webhook"
+)
+
+// client connects a test to NATS.
+func client(t testing.TB, url string) jetstream.JetStream {
+	t.Helper()
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+// letter is a dead letter.
+type letter struct {
+	ID, Endpoint, Event, Client, Error, Body string
+	Attempts, Status                         int
+	BodyEncoding                             string `json:"body_encoding"`
+}
+
+// letters returns n dead letters.
+func letters(t testing.TB, js jetstream.JetStream, n int) (found []letter) {
+	t.Helper()
+	eventually(t, 20*time.Second, func() string {
+		s, err := js.Stream(t.Context(), "MQTT_WEBHOOKS_DEAD")
+		if err != nil {
+			return err.Error()
+		}
+		if have := s.CachedInfo().State.Msgs; have != uint64(n) {
+			return fmt.Sprintf("%d dead letters, want %d", have, n)
+		}
+		return ""
+	})
+	s, _ := js.Stream(t.Context(), "MQTT_WEBHOOKS_DEAD")
+	for seq := range n {
+		m, err := s.GetMsg(t.Context(), uint64(seq+1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Subject != "MQTT_WEBHOOKS_DEAD.orders" {
+			t.Errorf("subject %s", m.Subject)
+		}
+		var l letter
+		if err := json.Unmarshal(m.Data, &l); err != nil {
+			t.Fatalf("%s: %v", m.Data, err)
+		}
+		found = append(found, l)
+	}
+	return found
+}
+
+func TestDeadLetters(t *testing.T) {
+	s := startNATS(t, nil)
+	js := client(t, s.ClientURL())
+	r := startReceiver(t)
+	r.answer = func(client string, n int) int {
+		if n%10 == 3 {
+			r.count(client, n) // as far as the order is concerned
+			return 422
+		}
+		return 200
+	}
+	cfg := config(r.URL, s.ClientURL(), nil)
+	b := startBroker(t, cfg, 4)
+	w := startWorker(t, cfg)
+	const n = 400
+	b.publishAll(n)
+	r.await(n)
+	found := letters(t, js, n/10)
+	for _, l := range found {
+		if l.Status != 422 || l.Attempts != 1 || l.Endpoint != "orders" || l.Event != "on_message_publish" ||
+			l.Error != "refused: status 422" || !strings.Contains(l.Body, `"from_client_id":"`+l.Client+`"`) || len(l.ID) != 36 {
+			t.Fatalf("letter %+v", l)
+		}
+	}
+	eventually(t, 10*time.Second, func() string {
+		s := w.Stats().Endpoints["orders"]
+		addUp(t, s)
+		if s.Dead != n/10 || s.Delivered != n-n/10 {
+			return fmt.Sprintf("%+v", s)
+		}
+		return ""
+	})
+	awaitEmpty(t, js)
+}
+
+// awaitEmpty waits until nothing is left in the stream.
+func awaitEmpty(t testing.TB, js jetstream.JetStream) {
+	t.Helper()
+	eventually(t, 10*time.Second, func() string {
+		s, err := js.Stream(t.Context(), "MQTT_WEBHOOKS")
+		if err != nil {
+			return err.Error()
+		}
+		if left := s.CachedInfo().State.Msgs; left > 0 {
+			return fmt.Sprintf("%d events are left in the stream", left)
+		}
+		return ""
+	})
+}
+
+// TestTooOld gives events up that are older than max_age, without an attempt.
+func TestTooOld(t *testing.T) {
+	s := startNATS(t, nil)
+	js := client(t, s.ClientURL())
+	r := startReceiver(t)
+	cfg := config(r.URL, s.ClientURL(), func(e *webhook.Endpoint) { e.Retry.MaxAge = 300 * time.Millisecond })
+	b := startBroker(t, cfg, 2)
+	b.publishAll(20)
+	awaitForwarded(t, b, 20)
+	time.Sleep(400 * time.Millisecond)
+	w := startWorker(t, cfg)
+	for _, l := range letters(t, js, 20) {
+		if l.Attempts != 0 || !strings.Contains(l.Error, "older than 300ms") {
+			t.Errorf("letter %+v", l)
+		}
+	}
+	awaitEmpty(t, js)
+	if s := w.Stats().Endpoints["orders"]; s.Dead != 20 || s.Attempts != (webhook.Attempts{}) {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestUnreadable puts what is not an event, and one of a version to come, among
+// the events.
+func TestUnreadable(t *testing.T) {
+	s := startNATS(t, nil)
+	js := client(t, s.ClientURL())
+	r := startReceiver(t)
+	cfg := config(r.URL, s.ClientURL(), func(e *webhook.Endpoint) { e.Stream.Partitions = 1 })
+	b := startBroker(t, cfg, 2)
+	put := func(data string) {
+		t.Helper()
+		if _, err := js.Publish(t.Context(), "MQTT_WEBHOOKS.orders.0", []byte(data)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.publishAll(10)
+	awaitForwarded(t, b, 10)
+	put("\x01junk")
+	b.publishAll(10)
+	awaitForwarded(t, b, 20)
+	put("\xffnewer")
+	b.publishAll(10)
+	awaitForwarded(t, b, 30)
+	w := startWorker(t, cfg)
+	r.await(20)
+	found := letters(t, js, 1)
+	if body, _ := base64.StdEncoding.DecodeString(found[0].Body); string(body) != "\x01junk" && found[0].Body != "\x01junk" {
+		t.Errorf("letter %+v", found[0])
+	}
+	addUp(t, w.Stats().Endpoints["orders"])
+	// The newer one holds the partition up until somebody understands it.
+	st, err := js.Stream(t.Context(), "MQTT_WEBHOOKS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := st.CachedInfo().State.Msgs; left != 11 {
+		t.Errorf("%d events are left, want 11", left)
+	}
+}
+
+// TestDeadLettersFull lets a stream of dead letters be full: what is refused
+// stays, nothing overtakes it.
+func TestDeadLettersFull(t *testing.T) {
+	s := startNATS(t, nil)
+	js := client(t, s.ClientURL())
+	r := startReceiver(t)
+	r.answer = func(string, int) int { return 400 }
+	cfg := config(r.URL, s.ClientURL(), func(e *webhook.Endpoint) { e.Stream.MaxBytes = 4 << 10 })
+	b := startBroker(t, cfg, 1)
+	w := startWorker(t, cfg)
+	b.publishAll(30) // fits, but not as letters
+	eventually(t, 20*time.Second, func() string {
+		s := w.Stats().Endpoints["orders"]
+		addUp(t, s)
+		if s.Dead == 0 || s.Forwarded == 0 {
+			return fmt.Sprintf("%+v", s)
+		}
+		return ""
+	})
+	st, err := js.Stream(t.Context(), "MQTT_WEBHOOKS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := w.Stats().Endpoints["orders"].Dead
+	if left := st.CachedInfo().State.Msgs; left+dead < 30 && b.Stats().Endpoints["orders"].Waiting == 0 {
+		t.Errorf("%d are dead and %d left of 30", dead, left)
+	}
+}
+
+func TestDifferences(t *testing.T) {
+	s := startNATS(t, nil)
+	js := client(t, s.ClientURL())
+	start := func() error {
+		h := new(webhook.Hook)
+		err := h.Init(&webhook.Options{Config: config("http://127.0.0.1:1/", s.ClientURL(), nil)})
+		_ = h.Stop()
+		return err
+	}
+	if err := start(); err != nil {
+		t.Fatal(err)
+	}
+	st, err := js.Stream(t.Context(), "MQTT_WEBHOOKS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := st.CachedInfo().Config
+	if made.Retention != jetstream.WorkQueuePolicy || made.Discard != jetstream.DiscardNew || made.MaxAge != 0 {
+		t.Errorf("the stream is %+v", made)
+	}
+	if err := start(); err != nil {
+		t.Errorf("its own stream: %v", err)
+	}
+	for _, tt := range []struct {
+		change func(*jetstream.StreamConfig)
+		want   string
+	}{
+		{func(c *jetstream.StreamConfig) { c.Retention = jetstream.LimitsPolicy }, "retention is Limits, not WorkQueue"},
+		{func(c *jetstream.StreamConfig) { c.Discard = jetstream.DiscardOld }, "discard is DiscardOld, not DiscardNew"},
+		{func(c *jetstream.StreamConfig) { c.MaxAge = time.Hour }, "max_age is 1h0m0s, not 0s"},
+		{func(c *jetstream.StreamConfig) { c.MaxBytes = 1 << 20 }, "max_bytes is 1048576, not 1073741824"},
+		{func(c *jetstream.StreamConfig) { c.MaxMsgs = 10 }, "max_msgs is 10, not -1"},
+		{func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 10 }, "max_msgs_per_subject is 10, not -1"},
+		{func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage }, "storage is Memory, not File"},
+		{func(c *jetstream.StreamConfig) { c.Subjects = []string{"other"} }, `subjects are ["other"], without "MQTT_WEBHOOKS.*.*"`},
+		{func(c *jetstream.StreamConfig) { c.Metadata["mochi-webhook-partitions"] = "16" }, "partitions (metadata mochi-webhook-partitions) is 16, not 8"},
+		{func(c *jetstream.StreamConfig) { c.Metadata = nil }, "is not set, not 8"},
+	} {
+		t.Run(tt.want, func(t *testing.T) {
+			changed := made
+			changed.Metadata = map[string]string{"mochi-webhook-partitions": "8"}
+			tt.change(&changed)
+			_ = js.DeleteStream(context.Background(), "MQTT_WEBHOOKS")
+			if _, err := js.CreateStream(t.Context(), changed); err != nil {
+				t.Fatal(err)
+			}
+			if err := start(); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+			err := (&webhook.Deliverer{Config: config("http://127.0.0.1:1/", s.ClientURL(), nil)}).Run(t.Context())
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("worker: got %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// TestShares lets workers come and go: each has its part of the partitions.
+func TestShares(t *testing.T) {
+	s := startNATS(t, nil)
+	js := client(t, s.ClientURL())
+	cfg := config("http://127.0.0.1:1/", s.ClientURL(), nil)
+	shares := func(want ...int) {
+		t.Helper()
+		eventually(t, 30*time.Second, func() string {
+			st, err := js.Stream(t.Context(), "MQTT_WEBHOOKS")
+			if err != nil {
+				return err.Error()
+			}
+			byWorker := make(map[string]int)
+			names := st.ConsumerNames(t.Context())
+			for name := range names.Name() {
+				worker, _, _ := strings.Cut(name[strings.LastIndexByte(name, '-')+1:], "_")
+				byWorker[worker]++
+			}
+			if len(byWorker) != len(want) {
+				return fmt.Sprintf("shares %v, want %v", byWorker, want)
+			}
+			all := 0
+			for _, n := range byWorker {
+				all += n
+				if n > want[0] {
+					return fmt.Sprintf("shares %v, want %v", byWorker, want)
+				}
+			}
+			if all != 8 {
+				return fmt.Sprintf("%d partitions are taken", all)
+			}
+			return ""
+		})
+	}
+	first := startWorker(t, cfg)
+	shares(8)
+	second := startWorker(t, cfg)
+	shares(4, 4)
+	startWorker(t, cfg)
+	shares(3, 3, 2)
+	second.stop()
+	shares(4, 4)
+	first.stop()
+	shares(8)
+}
+
+// TestStreamGone deletes the stream under a broker and a worker.
+func TestStreamGone(t *testing.T) {
+	s := startNATS(t, nil)
+	js := client(t, s.ClientURL())
+	r := startReceiver(t)
+	cfg := config(r.URL, s.ClientURL(), nil)
+	b := startBroker(t, cfg, 5)
+	w := startWorker(t, cfg)
+	b.publishAll(100)
+	r.await(100)
+	awaitEmpty(t, js)
+	if err := js.DeleteStream(t.Context(), "MQTT_WEBHOOKS"); err != nil {
+		t.Fatal(err)
+	}
+	b.publishAll(100) // makes it anew
+	r.await(200)
+	awaitForwarded(t, b, 200)
+	addUp(t, w.Stats().Endpoints["orders"])
+}
