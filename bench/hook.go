@@ -34,6 +34,9 @@ func newHook(args arguments) (*webhook.Hook, error) {
 	if args.Gzip {
 		e.Compression = webhook.Gzip
 	}
+	if args.NATS != "" {
+		e.Stream = stream(args)
+	}
 	if args.Dir != "" {
 		e.Queue.Type, e.Queue.Dir = webhook.DiskQueue, args.Dir
 	}
@@ -83,7 +86,8 @@ func sendHook(args arguments) error {
 	publishFrom(clients, h, args)
 	_ = h.Stop() // returns when all is delivered
 	o := m.outcome(args.Events)
-	o.Lost = args.Events - int(h.Stats().Endpoints["default"].Delivered)
+	s := h.Stats().Endpoints["default"]
+	o.Lost = args.Events - int(s.Delivered+s.Forwarded)
 	return report(o)
 }
 

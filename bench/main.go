@@ -1,9 +1,9 @@
 // Command bench measures what the webhook costs, next to what it could cost at
 // least, and prints tables.
 //
-//	go run ./bench              # everything, about five minutes
-//	go run ./bench -quick       # a look, less than one
-//	go run ./bench -svg bench/bench.svg -readme README.md   # what the README shows
+//	go run ./bench              # everything, about ten minutes
+//	go run ./bench -quick       # a look, about two
+//	go run ./bench -docs        # what README.md and docs/scaling.md show
 //
 // All that is compared runs in the same rounds, one after the other, and the
 // tables have the medians of the rounds: on a machine that does other things
@@ -15,7 +15,6 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,15 +30,10 @@ func main() {
 	}
 	quick := flag.Bool("quick", false, "fewer rounds of fewer events")
 	svg := flag.String("svg", "", "draw the comparisons to `FILE`")
-	readme := flag.String("readme", "", "put the tables into `FILE`, between the lines with <!-- bench --> and <!-- /bench -->")
+	docs := flag.Bool("docs", false, "put the tables into README.md and docs/scaling.md, and the drawing into bench/bench.svg")
 	only := flag.String("only", "", "only the tables whose title contains `TEXT`")
 	flag.Parse()
-	var tables bytes.Buffer
-	err := run(*quick, *svg, *only, io.MultiWriter(os.Stdout, &tables))
-	if err == nil && *readme != "" {
-		err = replaceTables(*readme, tables.Bytes())
-	}
-	if err != nil {
+	if err := run(*quick, *docs, *svg, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -57,8 +51,15 @@ type bench struct {
 type table struct {
 	title string
 	unit  string // what is counted
+	page  string // of the documentation that shows it
 	rows  []row
 }
+
+// The pages that show tables.
+const (
+	readme  = "README.md"
+	scaling = "docs/scaling.md"
+)
 
 type row struct {
 	name    string
@@ -68,7 +69,7 @@ type row struct {
 	results []outcome
 }
 
-func run(quick bool, svg, only string, out io.Writer) error {
+func run(quick, docs bool, svg, only string) error {
 	dir, err := os.MkdirTemp("", "webhook-bench-")
 	if err != nil {
 		return err
@@ -101,18 +102,37 @@ func run(quick bool, svg, only string, out io.Writer) error {
 				r.results = append(r.results, o)
 			}
 		}
-		t.print(out)
+		t.print(os.Stdout)
 	}
-	fmt.Fprintf(out, "%s%s, %s/%s, %d CPUs, medians of %d rounds, %v in all.\n",
+	on := fmt.Sprintf("%s%s, %s/%s, %d CPUs, medians of %d rounds, %v in all.\n",
 		cpuName(), runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), b.rounds, time.Since(begin).Round(time.Second))
+	fmt.Print(on)
+	if docs {
+		svg = "bench/bench.svg"
+		for _, page := range []string{readme, scaling} {
+			if err := replaceTables(page, tables, on); err != nil {
+				return err
+			}
+		}
+	}
 	if svg != "" {
 		return os.WriteFile(svg, draw(tables), 0o666)
 	}
 	return nil
 }
 
-// replaceTables puts the tables into a file.
-func replaceTables(file string, tables []byte) error {
+// replaceTables puts tables into the page that shows them.
+func replaceTables(file string, tables []*table, on string) error {
+	var shown bytes.Buffer
+	for _, t := range tables {
+		if t.page == file {
+			t.print(&shown)
+		}
+	}
+	if shown.Len() == 0 {
+		return nil
+	}
+	shown.WriteString(on)
 	old, err := os.ReadFile(file)
 	if err != nil {
 		return err
@@ -123,7 +143,7 @@ func replaceTables(file string, tables []byte) error {
 		return fmt.Errorf("%s has no place for the tables", file)
 	}
 	var text bytes.Buffer
-	fmt.Fprintf(&text, "%s<!-- bench -->\n\n%s\n<!-- /bench -->\n%s", before, bytes.TrimSpace(tables), after)
+	fmt.Fprintf(&text, "%s<!-- bench -->\n\n%s\n<!-- /bench -->\n%s", before, bytes.TrimSpace(shown.Bytes()), after)
 	return os.WriteFile(file, text.Bytes(), 0o666)
 }
 
@@ -186,7 +206,11 @@ func plan() []*table {
 		pool.rows = append(pool.rows, row{name: fmt.Sprint(n), base: n == 1,
 			measure: send("hook", with(func(a *arguments) { a.Pool, a.Events = n, 20000 }))})
 	}
-	return append(tables, enqueue, payload, pool)
+	tables = append(tables, enqueue, payload, pool)
+	for _, t := range tables {
+		t.page = readme
+	}
+	return append(tables, planStreams(std)...)
 }
 
 // send measures a role that sends to a receiver.

@@ -34,6 +34,8 @@ var roles = map[string]func(arguments) error{
 	"hook":       sendHook,
 	"enqueue":    enqueue,
 	"publishers": publish,
+	"nats":       serveNATS,
+	"worker":     work,
 }
 
 // arguments are those of all roles.
@@ -48,9 +50,11 @@ type arguments struct {
 	Match   bool
 	Batch   bool
 	Gzip    bool
-	Hang    bool   // the receiver does not answer
-	Latency bool   // the receiver takes the time from a payload
-	Dir     string // of a disk queue
+	Hang    bool          // the receiver does not answer
+	Latency bool          // the receiver takes the time from a payload
+	Dir     string        // of a disk queue, or of NATS
+	NATS    string        // the URL of NATS; "" for no stream
+	Delay   time.Duration // of the receiver's answers
 }
 
 // outcome is what a child prints at its end.

@@ -82,6 +82,7 @@ func (r *receiver) serve(conn net.Conn) {
 		if r.args.Latency && i <= int64(len(r.latencies)) {
 			r.latencies[i-1] = age(buf[:n])
 		}
+		time.Sleep(r.args.Delay)
 		n = 0 // no client here sends a request before it has the reply
 		if _, err := conn.Write([]byte(reply)); err != nil {
 			return
