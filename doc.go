@@ -29,11 +29,12 @@
 //
 // # Delivery
 //
-// Events wait in memory until the endpoint has answered them with a 2xx
-// status. What waits is lost when the process dies, and nothing else is: an
-// endpoint that is down, slow, misconfigured or asks for a pause gets the
-// event again, with exponential backoff and for five minutes unless [Retry]
-// says otherwise. A receiver may therefore see an event more than once; the
+// Events wait until the endpoint has answered them with a 2xx status: in
+// memory, on disk ([DiskQueue]) or in NATS JetStream ([Stream]), from where
+// workers deliver them ([Deliver]). What waits in memory is lost when the
+// process dies, and nothing else is: an endpoint that is down, slow, misconfigured or asks for a pause gets the
+// event again, with exponential backoff and for five minutes, or a day where
+// events outlive the process, unless [Retry] says otherwise. A receiver may therefore see an event more than once; the
 // webhook-id header is the same each time. An event that the endpoint refuses,
 // with status 400 or 422 for example, is not sent again.
 //
@@ -51,7 +52,7 @@
 //
 // No callback of the hook waits for the network, whatever the endpoint does.
 // The only thing that ever waits is the publish of a network client, and only
-// under [Block].
+// under [Block] for room or [SyncAlways] for the disk, for a bounded time.
 //
 // # Caveats
 //
