@@ -155,6 +155,7 @@ func flood(t *testing.T, broker string, clients, each int) (done *sync.WaitGroup
 // TestWorkerKilled kills one of two workers while events flow: the other one
 // goes on with what it had, in order.
 func TestWorkerKilled(t *testing.T) {
+	t.Parallel() // it mostly waits
 	const clients = 50
 	each := *workerEvents / clients
 	receiver := newLanes(t, time.Millisecond)
@@ -177,6 +178,7 @@ func TestWorkerKilled(t *testing.T) {
 // TestWorkerPaused stops a worker for so long that it loses what it has, and
 // lets it go on.
 func TestWorkerPaused(t *testing.T) {
+	t.Parallel() // it mostly waits
 	const clients, each = 20, 150
 	receiver := newLanes(t, 20*time.Millisecond)
 	config := streamConfig(t, receiver.URL, startNATS(t))

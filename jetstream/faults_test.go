@@ -17,6 +17,7 @@ import (
 // TestConnectionsCut cuts the connections of brokers and workers over and over
 // while events flow.
 func TestConnectionsCut(t *testing.T) {
+	t.Parallel()
 	nats := startNATS(t, nil)
 	r := startReceiver(t)
 	proxies := []*proxy{startProxy(t, nats.ClientURL()), startProxy(t, nats.ClientURL()), startProxy(t, nats.ClientURL())}
@@ -57,6 +58,7 @@ func awaitForwarded(t testing.TB, b *broker, n uint64) {
 // TestWorkerCutOff takes the network from a worker that has half of the
 // partitions, with attempts that hang: they go to the other worker, in order.
 func TestWorkerCutOff(t *testing.T) {
+	t.Parallel()
 	nats := startNATS(t, nil)
 	r := startReceiver(t)
 	p := startProxy(t, nats.ClientURL())
@@ -102,6 +104,7 @@ func TestWorkerCutOff(t *testing.T) {
 // TestWithoutNATS starts a broker when there is no NATS, which comes, goes with
 // all that it has in memory, and comes again.
 func TestWithoutNATS(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -188,6 +191,7 @@ func startCluster(t testing.TB) []*server.Server {
 // TestLeaderKilled takes the stream's leader from a cluster of three while
 // events flow.
 func TestLeaderKilled(t *testing.T) {
+	t.Parallel()
 	servers := startCluster(t)
 	var urls []string
 	for _, s := range servers {
