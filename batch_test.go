@@ -395,3 +395,76 @@ func TestBatchSettings(t *testing.T) {
 		}
 	}
 }
+
+// TestSplitBatchIsOneWorker checks that a worker counts once however many
+// attempts it makes of what it took: a reload counts on that.
+func TestSplitBatchIsOneWorker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := batchEndpoint(Batch{MaxEvents: 8})
+		var e *endpoint
+		busy := func(want int) {
+			t.Helper()
+			e.queue.mu.Lock()
+			defer e.queue.mu.Unlock()
+			if e.queue.busy != want {
+				t.Errorf("%d workers are busy, want %d", e.queue.busy, want)
+			}
+		}
+		e, _ = recordBatches(t, &c, func(payloads []string) outcome {
+			busy(1)
+			if slices.Contains(payloads, "bad") {
+				return outcome{verdict: refused, status: 400}
+			}
+			return outcome{status: 200}
+		})
+		for _, p := range []string{"0", "1", "bad", "3", "4", "damaged", "6", "7"} {
+			ev := publishOf("c", p)
+			if p != "damaged" {
+				e.queue.offer(ev, false)
+				continue
+			}
+			ref, _ := e.queue.offer(ev, false)
+			rec, _ := e.queue.store.load(nil, ref, recordSize(ev))
+			clear(rec)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		busy(0)
+		if s := e.queue.stats(); s.Delivered != 6 || s.Dead != 1 || s.Dropped["corrupt"] != 1 {
+			t.Errorf("stats %+v", s)
+		}
+		e.stop(0)
+	})
+}
+
+// TestOpenBreakerEndsASplit checks that what is left of a batch when the breaker
+// opens waits for a probe like everything else, however long it was out.
+func TestOpenBreakerEndsASplit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := batchEndpoint(Batch{MaxEvents: 8})
+		var e *endpoint
+		first := true
+		e, got := recordBatches(t, &c, func([]string) outcome {
+			if !first {
+				return outcome{verdict: failed, status: 500}
+			}
+			first = false
+			e.queue.mu.Lock()
+			for range c.Breaker.Failures { // of others
+				e.queue.gate.failed(c.Breaker, false)
+			}
+			e.queue.mu.Unlock()
+			time.Sleep(c.Breaker.Cooldown)
+			return outcome{verdict: refused, status: 413}
+		})
+		for i := range 8 {
+			e.queue.offer(publishOf("c", fmt.Sprint(i)), false)
+		}
+		time.Sleep(c.Breaker.Cooldown + time.Second)
+		synctest.Wait()
+		if g := got(); len(g) != 2 || len(g[1].payloads) != 1 {
+			t.Errorf("sent %v, want the batch and a probe of one event", g)
+		}
+		e.stop(0)
+	})
+}

@@ -146,8 +146,11 @@ func (w *worker) deliver() {
 				p.queue.release(w, jobs[at:], result{fate: fateRetry, backoff: p.config.Retry.next(jobs[at].tries + 1)})
 				return
 			}
-			p.queue.release(w, jobs[at:at+1], result{fate: fateCorrupt})
-			n = 1
+			if n = 1; at+n == len(jobs) {
+				p.queue.release(w, jobs[at:], result{fate: fateCorrupt})
+			} else {
+				p.queue.finish(jobs[at:at+n], result{fate: fateCorrupt})
+			}
 		} else {
 			w.warm = true
 			start := time.Now()
@@ -291,13 +294,14 @@ func (p *pool) judge(jobs []job, out outcome) {
 
 // conclude counts the attempt for the first n of jobs, tells the gate, and
 // settles them. It reports false when the others have to wait too, for which it
-// has seen to.
+// has seen to. w holds its place until none is left.
 func (p *pool) conclude(w *worker, jobs []job, n int, out outcome, took time.Duration) (goOn bool) {
 	goOn = out.verdict == delivered || out.verdict == refused
 	p.judge(jobs[:n], out)
 	for i := range jobs[n:] {
 		jobs[n+i].result = result{fate: fateAgain}
 	}
+	done := !goOn || n == len(jobs)
 	if goOn {
 		jobs = jobs[:n]
 	} else if out.verdict != canceled {
@@ -323,7 +327,9 @@ func (p *pool) conclude(w *worker, jobs []job, n int, out outcome, took time.Dur
 			}
 		}
 	}
-	q.leave(w)
+	if done {
+		q.leave(w)
+	}
 	q.settle(jobs)
 	if opened || closed || out.verdict == paused || probe {
 		q.kickClock()
@@ -366,11 +372,12 @@ func (q *queue) attempted(out outcome, took time.Duration) {
 	}
 }
 
-// goesOn reports whether w may make another attempt for what it holds.
+// goesOn reports whether w may make another attempt for what it holds. With an
+// open breaker that would be a probe, which is for the queue to send.
 func (q *queue) goesOn(w *worker) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.gate.admits() && !q.halted && !w.pool.retired
+	return q.gate.admits() && !q.gate.open && !q.halted && !w.pool.retired
 }
 
 // causeOf says why an attempt's outcome ends its event.
