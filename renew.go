@@ -153,9 +153,7 @@ func (q *queue) endBackoffs() {
 	for len(q.backoff.at) > 0 {
 		at := q.backoff.at[0]
 		heap.Pop(&q.backoff)
-		l := q.lanes.at(at)
-		l.state, l.readyAt = laneReady, 0
-		q.ready.push(&q.lanes, at)
+		q.pushReady(at)
 	}
 }
 
