@@ -177,7 +177,19 @@ func checkLeaks(t *testing.T, test leakTest, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	webhook.NoSecret(t, nil, fmt.Sprintf("%v %+v", cfg.Endpoints[0].Headers, cfg.Endpoints[0].TLS), hidden...)
+	printed, err := json.Marshal(&webhook.Options{Config: cfg})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []any{cfg, *cfg, cfg.Endpoints, cfg.Endpoints[0], &cfg.Endpoints[0], &webhook.Options{Config: cfg}} {
+		printed = fmt.Appendf(printed, "%v %+v %#v %q %x %d\n", v, v, v, v, v, v)
+	}
+	slog.New(slog.NewJSONHandler(printedTo{&printed}, nil)).Info("", "config", cfg)
+	slog.New(slog.NewTextHandler(printedTo{&printed}, nil)).Info("", "config", cfg)
+	webhook.NoSecret(t, nil, string(printed), hidden...)
+	if _, host, _ := strings.Cut(cfg.Endpoints[0].URL, "@"); !strings.Contains(string(printed), host[:strings.Index(host, "/")]) {
+		t.Errorf("printed without the host: %s", printed)
+	}
 	if test.rt == nil {
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
@@ -187,6 +199,14 @@ func checkLeaks(t *testing.T, test leakTest, file string) {
 		}
 		webhook.NoSecret(t, err, fmt.Sprintf("%+v", stats), hidden...)
 	}
+}
+
+// printedTo appends what is written.
+type printedTo struct{ text *[]byte }
+
+func (p printedTo) Write(b []byte) (int, error) {
+	*p.text = append(*p.text, b...)
+	return len(b), nil
 }
 
 // What is wrong in a file is told without its values.
