@@ -117,7 +117,7 @@ type sharedFile struct {
 	users int // under sharedFiles.mu
 
 	mu     sync.Mutex
-	file   *os.File // nil after a rotation that failed half-way
+	file   *os.File // nil where the next letter has to open it
 	size   int64
 	closed bool // a letter that still comes opens the file for itself
 }
@@ -163,6 +163,21 @@ func (f *sharedFile) open() error {
 	return nil
 }
 
+// moved reports whether the file is not where it was opened any more: people
+// move or remove it once they have dealt with its letters, and the next ones
+// must not follow it.
+func (f *sharedFile) moved() bool {
+	opened, err := f.file.Stat()
+	if err != nil {
+		return true
+	}
+	there, err := os.Stat(f.path)
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	return !os.SameFile(opened, there)
+}
+
 // endLine ends the last line of a file that a crash has cut short, so that
 // the next letter is whole, and returns the file's size.
 func endLine(file *os.File) (int64, error) {
@@ -194,7 +209,10 @@ func (f *letterFile) write(letters ...*deadLetter) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.file == nil { // closed, or a rotation failed half-way
+	if f.file != nil && f.moved() {
+		_ = f.closeFile() // what was written to it is written
+	}
+	if f.file == nil { // moved, closed, or a rotation failed half-way
 		if err := f.open(); err != nil {
 			return err
 		}

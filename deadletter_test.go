@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -169,6 +170,39 @@ func TestDeadLetterFileAfterACrash(t *testing.T) {
 	lines := strings.Split(contentOf(t, path), "\n")
 	if len(lines) != 4 || lines[1] != `{"id":"2` || !strings.HasPrefix(lines[2], `{"id":"3"`) {
 		t.Errorf("lines %q", lines)
+	}
+}
+
+// TestDeadLetterFileIsMoved has people take the file away, by moving, removing
+// or replacing it: the next letters are in a file of the name.
+func TestDeadLetterFileIsMoved(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("open files stay where they are")
+	}
+	path := filepath.Join(t.TempDir(), "dead.jsonl")
+	f := openTestLetters(t, DeadLetter{File: path, MaxBytes: 1 << 20})
+	for n, take := range []func() error{
+		func() error { return nil },
+		func() error { return os.Rename(path, path+".taken") },
+		func() error { return os.Remove(path) },
+		func() error { return errors.Join(os.Remove(path), os.WriteFile(path, nil, 0o600)) },
+	} {
+		if err := take(); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.write(&deadLetter{ID: fmt.Sprint(n)}); err != nil {
+			t.Fatal(err)
+		}
+		letters := readLetters(t, path)
+		if len(letters) == 0 || letters[len(letters)-1].ID != fmt.Sprint(n) {
+			t.Errorf("letter %d is not in %v", n, letters)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 || f.size != info.Size() {
+			t.Errorf("after letter %d: %v, %v, size %d", n, info.Mode(), err, f.size)
+		}
+	}
+	if letters := readLetters(t, path+".taken"); len(letters) != 1 {
+		t.Errorf("the file that was moved has %v, want the first letter", letters)
 	}
 }
 
