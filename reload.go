@@ -69,6 +69,9 @@ func (h *Hook) reload(cfg *Config) (err error) {
 		r.undo()
 		return fmt.Errorf("webhook: %w", errStopped)
 	}
+	for _, c := range r.changed { // without h.mu, which Stop and Stats need
+		c.next.closeOld(c.old)
+	}
 	return nil
 }
 

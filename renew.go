@@ -130,6 +130,11 @@ func (e *endpoint) renew(old *endpoint) {
 		return
 	}
 	e.pool.start()
+}
+
+// closeOld closes what old had open and its successor, e, does not use. It may
+// wait for a disk.
+func (e *endpoint) closeOld(old *endpoint) {
 	if letters := old.pool.letters; letters != nil && letters != e.pool.letters {
 		if err := letters.close(); err != nil {
 			e.log.Warn("dead letter file", "error", err)

@@ -43,3 +43,56 @@ func TestStopWithHangingDeadLetters(t *testing.T) {
 	_, _ = io.Copy(io.Discard, pipe)
 	statsOf(t, h)
 }
+
+// TestStopAfterReloadFromHangingDeadLetters stops the hook while a reload waits
+// for a dead letter file that takes nothing.
+func TestStopAfterReloadFromHangingDeadLetters(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Skip(err)
+	}
+	h := startHook(t, Options{DrainTimeout: 100 * time.Millisecond, Transport: roundTripFunc(func(*http.Request) (*http.Response, error) {
+		return answer(400)
+	})}, func(e *Endpoint) { e.DeadLetter.File = path })
+	for i := range 200 {
+		h.emit(publishOf(fmt.Sprint(i), strings.Repeat("x", 1000)))
+	}
+	for last := -1; ; { // until the pipe is full
+		n := statsOf(t, h).InFlight
+		if n > 0 && n == last {
+			break
+		}
+		last = n
+		time.Sleep(50 * time.Millisecond)
+	}
+	reloaded := make(chan error)
+	go func() { reloaded <- h.Reload(allPublishes("http://127.0.0.1:1/", nil)) }()
+	time.Sleep(50 * time.Millisecond)
+	done := make(chan struct{})
+	go func() {
+		h.Stats()
+		begin := time.Now()
+		_ = h.Stop()
+		if took := time.Since(begin); took > 1100*time.Millisecond {
+			t.Errorf("Stop took %v, want at most 1.1s", took)
+		}
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(5 * time.Second):
+		t.Error("Stats or Stop hangs")
+	}
+	pipe, err := os.Open(path) // let go
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pipe.Close()
+	_ = pipe.SetReadDeadline(time.Now().Add(time.Second))
+	_, _ = io.Copy(io.Discard, pipe)
+	<-done
+	if err := <-reloaded; err != nil {
+		t.Error(err)
+	}
+	statsOf(t, h)
+}
