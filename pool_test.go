@@ -271,7 +271,7 @@ func checkQueue(t *testing.T, q *queue) {
 	if ready != q.batching.ready {
 		t.Fatalf("%d entries in ready lanes, %d counted", ready, q.batching.ready)
 	}
-	if len(q.idle) > 0 && q.ready.head != 0 && q.gate.admits() && q.due() {
+	if len(q.idle) > 0 && q.ready.head != 0 && q.admits() && q.due() {
 		t.Fatalf("%d workers idle while lanes are ready", len(q.idle))
 	}
 }
