@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -21,12 +22,15 @@ import (
 var crashRounds = flag.Int("crash.rounds", 4, "how often TestBrokerKilled kills a broker")
 
 // TestBrokerKilled kills a broker under load, again and again, and lets the last
-// one deliver: every message that a publisher got an acknowledgement for
-// arrives, and one that arrives twice has the same id both times.
+// one deliver: every message that a publisher got an acknowledgement for, of QoS
+// 1 or 2, arrives, those of a publisher in their order, and one that arrives
+// twice has the same id both times.
 func TestBrokerKilled(t *testing.T) {
 	var mu sync.Mutex
 	ids := make(map[string]map[string]bool) // by payload
 	repeated := 0
+	accepted := make(map[string]bool)
+	last := make(map[int][2]int) // by publisher, the round and the number of the last that was accepted for the first time
 	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var event struct{ Payload string }
 		body, _ := io.ReadAll(r.Body)
@@ -43,6 +47,20 @@ func TestBrokerKilled(t *testing.T) {
 		ids[event.Payload][r.Header.Get("webhook-id")] = true
 		if rand.IntN(4) == 0 {
 			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		if accepted[event.Payload] {
+			return
+		}
+		accepted[event.Payload] = true
+		var round, p, n int
+		if _, err := fmt.Sscanf(event.Payload, "%d-%d-%d", &round, &p, &n); err != nil {
+			t.Error(err)
+		}
+		if at := [2]int{round, n}; notAfter(at, last[p]) {
+			t.Errorf("publisher %d: %v came after %v", p, at, last[p])
+		} else {
+			last[p] = at
 		}
 	}))
 	defer receiver.Close()
@@ -63,9 +81,9 @@ func TestBrokerKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 			wg.Go(func() {
-				for n := 0; ; n++ {
+				for n := 1; ; n++ {
 					payload := fmt.Sprintf("%d-%d-%d", round, p, n)
-					_, err := client.Publish(ctx, &paho.Publish{Topic: "t", QoS: 1, Payload: []byte(payload)})
+					_, err := client.Publish(ctx, &paho.Publish{Topic: "t", QoS: byte(1 + p%2), Payload: []byte(payload)})
 					if err != nil {
 						return // the broker is gone
 					}
@@ -102,3 +120,6 @@ func TestBrokerKilled(t *testing.T) {
 		t.Error("nothing was acknowledged")
 	}
 }
+
+// notAfter reports whether a pair comes before another one, or is the same.
+func notAfter(a, b [2]int) bool { return slices.Compare(a[:], b[:]) <= 0 }
