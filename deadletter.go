@@ -116,10 +116,11 @@ type sharedFile struct {
 	path  string
 	users int // under sharedFiles.mu
 
-	mu     sync.Mutex
-	file   *os.File // nil where the next letter has to open it
-	size   int64
-	closed bool // a letter that still comes opens the file for itself
+	mu      sync.Mutex
+	file    *os.File // nil where the next letter has to open it
+	regular bool     // else it is a pipe or a device, which is never full and stays where it is
+	size    int64
+	closed  bool // a letter that still comes opens the file for itself
 }
 
 // sharedFiles are those that are open, by their cleaned path.
@@ -154,12 +155,12 @@ func (f *sharedFile) open() error {
 	if err != nil {
 		return err
 	}
-	size, err := endLine(file)
+	size, regular, err := endLine(file)
 	if err != nil {
 		file.Close()
 		return err
 	}
-	f.file, f.size = file, size
+	f.file, f.size, f.regular = file, size, regular
 	return nil
 }
 
@@ -179,21 +180,25 @@ func (f *sharedFile) moved() bool {
 }
 
 // endLine ends the last line of a file that a crash has cut short, so that
-// the next letter is whole, and returns the file's size.
-func endLine(file *os.File) (int64, error) {
+// the next letter is whole, and returns the file's size and whether it is a
+// regular one.
+func endLine(file *os.File) (size int64, regular bool, err error) {
 	info, err := file.Stat()
-	if err != nil || info.Size() == 0 || !info.Mode().IsRegular() {
-		return 0, err
+	if err != nil || !info.Mode().IsRegular() {
+		return 0, false, err
+	}
+	if info.Size() == 0 {
+		return 0, true, nil
 	}
 	last := make([]byte, 1)
 	if _, err := file.ReadAt(last, info.Size()-1); err != nil {
-		return 0, err
+		return 0, true, err
 	}
 	if last[0] == '\n' {
-		return info.Size(), nil
+		return info.Size(), true, nil
 	}
 	_, err = file.Write([]byte{'\n'})
-	return info.Size() + 1, err
+	return info.Size() + 1, true, err
 }
 
 // write appends letters. Either all of one call's letters end up in one file,
@@ -226,6 +231,9 @@ func (f *letterFile) write(letters ...*deadLetter) error {
 		}
 	}
 	n, err := f.file.Write(lines)
+	if !f.regular {
+		return err
+	}
 	f.size += int64(n)
 	if err != nil && n > 0 { // a full disk: take the torn line back
 		if f.file.Truncate(f.size-int64(n)) == nil {

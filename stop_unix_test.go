@@ -96,3 +96,24 @@ func TestStopAfterReloadFromHangingDeadLetters(t *testing.T) {
 	}
 	statsOf(t, h)
 }
+
+// TestDeadLettersToAPipe has a dead letter file that is none, like /dev/stderr:
+// it is never full, so nothing moves it.
+func TestDeadLettersToAPipe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Skip(err)
+	}
+	f := openTestLetters(t, DeadLetter{File: path, MaxBytes: 500, Keep: 1})
+	for i := range 20 {
+		if err := f.write(&deadLetter{ID: fmt.Sprint(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().IsRegular() {
+		t.Errorf("%s is %v, %v, want the pipe", path, info.Mode(), err)
+	}
+	if _, err := os.Stat(path + ".1"); err == nil {
+		t.Error("the pipe was moved")
+	}
+}
