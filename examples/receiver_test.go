@@ -1,6 +1,7 @@
 package examples_test
 
 import (
+	"compress/gzip"
 	"net/http"
 	"strconv"
 	"strings"
@@ -32,6 +33,10 @@ func TestReceiverPrints(t *testing.T) {
 			[]string{`POST / {"payload":""} payload=""`}},
 		{"batch", nil, "/b", `[{"a":1},{"payload":"x"}]`,
 			[]string{`POST /b {"a":1}`, `POST /b {"payload":"x"} payload="x"`}},
+		{"CloudEvent", nil, "/", `{"type":"mqtt.message.publish","data":{"payload":"AP8=","payload_encoding":"base64"}}`,
+			[]string{`POST / {"type":"mqtt.message.publish","data":{"payload":"AP8=","payload_encoding":"base64"}} payload="\x00\xff"`}},
+		{"data of something else", nil, "/", `{"payload":"x","data":"y"}`,
+			[]string{`POST / {"payload":"x","data":"y"} payload="x"`}},
 		{"indented JSON on one line", nil, "/", "{\n  \"a\": 1\n}\n",
 			[]string{`POST / {"a":1}`}},
 		{"terminal escapes in JSON", nil, "/", "{\"payload\":\"\\u001b[2J\u009b\u007f\u202e\U000e0001\"}",
@@ -107,6 +112,52 @@ func TestReceiverAnswers(t *testing.T) {
 		}
 		receiver.end()
 	})
+}
+
+// A compressed body is signed as it is sent, and printed as it was.
+func TestReceiverDecompresses(t *testing.T) {
+	const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+	gzipped := func(text string) string {
+		var b strings.Builder
+		w := gzip.NewWriter(&b)
+		if _, err := w.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	for _, test := range []struct {
+		name, coding, body string
+		status             int
+		want               string // printed
+	}{
+		{"batch", "gzip", gzipped(`[{"payload":"x"}]`), http.StatusOK, `POST / {"payload":"x"} payload="x" signature=ok`},
+		{"not compressed", "gzip", `{"payload":"x"}`, http.StatusBadRequest, ""},
+		{"cut short", "gzip", gzipped(`{"payload":"x"}`)[:30], http.StatusBadRequest, ""},
+		{"much of it", "gzip", gzipped(strings.Repeat(" ", 65<<20)), http.StatusRequestEntityTooLarge, ""},
+		{"another coding", "br", "x", http.StatusUnsupportedMediaType, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			receiver, address := listen(t, "receiver", "-secret", secret)
+			request, err := http.NewRequest(http.MethodPost, "http://"+address, strings.NewReader(test.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			request.Header.Set("Content-Encoding", test.coding)
+			sign(t, request, secret, test.body)
+			reply, err := http.DefaultClient.Do(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			reply.Body.Close()
+			receiver.end()
+			if got := strings.Join(receiver.stdout.lines()[1:], "\n"); got != test.want || reply.StatusCode != test.status {
+				t.Errorf("got %d, %s\nwant %d, %s", reply.StatusCode, got, test.status, test.want)
+			}
+		})
+	}
 }
 
 func TestReceiverSignatures(t *testing.T) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -16,27 +17,42 @@ import (
 // payload behind it. Whoever can publish decides what is in there, so nothing
 // that a terminal might obey is printed as it is.
 func (rc *receiver) line(body []byte) string {
-	var event struct {
-		Payload  *string          `json:"payload"`
-		Encoding webhook.Encoding `json:"payload_encoding"`
-	}
 	var compact bytes.Buffer
 	if !utf8.Valid(body) || json.Compact(&compact, body) != nil {
 		return strconv.Quote(string(body))
 	}
 	text := escape(compact.String())
-	if json.Unmarshal(body, &event) != nil || event.Payload == nil {
+	m := messageOf(body)
+	if m.Payload == nil {
 		return text
 	}
-	encoding := rc.encoding
-	if event.Encoding != "" {
-		encoding = event.Encoding
-	}
-	payload, err := webhook.DecodePayload(encoding, *event.Payload)
+	payload, err := webhook.DecodePayload(cmp.Or(m.Encoding, rc.encoding), *m.Payload)
 	if err != nil {
 		return fmt.Sprintf("%s payload_error=%q", text, err)
 	}
 	return fmt.Sprintf("%s payload=%q", text, payload)
+}
+
+// A message is what an event has of one, if it is about one.
+type message struct {
+	Payload  *string          `json:"payload"`
+	Encoding webhook.Encoding `json:"payload_encoding"`
+}
+
+// messageOf finds the message of an event, which is inside of data if that is a
+// CloudEvent.
+func messageOf(body []byte) message {
+	var event message
+	if json.Unmarshal(body, &event) == nil && event.Payload != nil {
+		return event
+	}
+	var cloudEvent struct {
+		Data message `json:"data"`
+	}
+	if json.Unmarshal(body, &cloudEvent) != nil {
+		return message{}
+	}
+	return cloudEvent.Data
 }
 
 // escape writes the characters of a JSON text that are not printable as JSON

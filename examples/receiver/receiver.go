@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"io"
 	"log"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/mochi-hooks/webhook"
@@ -48,6 +50,12 @@ func (rc *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		signature = " signature=ok"
 	}
+	// Only now: what is signed is the body as it was sent.
+	body, status := decompress(r.Header.Get("Content-Encoding"), body)
+	if status != http.StatusOK {
+		http.Error(w, http.StatusText(status), status)
+		return
+	}
 	for _, event := range split(body) {
 		rc.out.Print("POST ", target, " ", rc.line(event), signature)
 	}
@@ -59,6 +67,30 @@ func (rc *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	w.WriteHeader(rc.status)
+}
+
+// decompress undoes the content coding of a body. The status is 200, or that of
+// the answer to a body that it cannot read.
+func decompress(coding string, body []byte) (plain []byte, status int) {
+	switch strings.ToLower(coding) {
+	case "":
+		return body, http.StatusOK
+	case "gzip":
+	default:
+		return nil, http.StatusUnsupportedMediaType
+	}
+	r, err := gzip.NewReader(bytes.NewReader(body))
+	if err != nil {
+		return nil, http.StatusBadRequest
+	}
+	plain, err = io.ReadAll(io.LimitReader(r, maxBody+1)) // a few bytes can become gigabytes
+	switch {
+	case err != nil:
+		return nil, http.StatusBadRequest
+	case len(plain) > maxBody:
+		return nil, http.StatusRequestEntityTooLarge
+	}
+	return plain, http.StatusOK
 }
 
 // split returns the events of a body: the elements of a JSON array, which is a
