@@ -1,7 +1,12 @@
 package webhook
 
 import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -243,4 +248,66 @@ func TestSigningSecret(t *testing.T) {
 			t.Errorf("got %v, want an error about Signing.PreviousSecret", err)
 		}
 	})
+}
+
+// TestSignedAsSent checks that what is signed is what goes over the wire: a
+// batch, compressed, by the id that its members make.
+func TestSignedAsSent(t *testing.T) {
+	const events = 20
+	type arrival struct {
+		header http.Header
+		body   []byte
+	}
+	arrived := make(chan arrival, events)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		arrived <- arrival{r.Header, body}
+	}))
+	defer server.Close()
+	for name, rt := range map[string]http.RoundTripper{"own connections": nil, "transport": http.DefaultTransport} {
+		t.Run(name, func(t *testing.T) {
+			h := runHook(t, &Options{Transport: rt, Config: allPublishes(server.URL, func(e *Endpoint) {
+				e.Signing = Signing{Secret: vectorSecret, PreviousSecret: anotherSecret}
+				e.Compression, e.Body.Format = Gzip, FormatCloudEvents
+				e.Batch = Batch{MaxEvents: events, Linger: time.Minute}
+			})})
+			for i := range events {
+				h.emit(publishOf("c", strconv.Itoa(i)))
+			}
+			got := <-arrived
+			for _, secret := range []string{vectorSecret, anotherSecret} {
+				wh, err := standardwebhooks.NewWebhook(secret)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := errors.Join(wh.Verify(got.body, got.header), Verify(got.header, got.body, secret)); err != nil {
+					t.Error(err)
+				}
+			}
+			if c := got.header.Get("Content-Type"); c != "application/cloudevents-batch+json; charset=UTF-8" {
+				t.Errorf("Content-Type %q", c)
+			}
+			if c := got.header.Get("Content-Encoding"); c != "gzip" {
+				t.Fatalf("Content-Encoding %q", c)
+			}
+			plain, err := gzip.NewReader(bytes.NewReader(got.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var members []struct{ ID string }
+			if err := json.NewDecoder(plain).Decode(&members); err != nil || len(members) != events {
+				t.Fatalf("%d members, %v", len(members), err)
+			}
+			ids := sha256.New()
+			for _, m := range members {
+				ids.Write([]byte(m.ID))
+			}
+			if id, want := got.header.Get("webhook-id"), "batch_"+hex.EncodeToString(ids.Sum(nil))[:32]; id != want {
+				t.Errorf("webhook-id %q, want %q", id, want)
+			}
+		})
+	}
 }
