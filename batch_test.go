@@ -468,3 +468,29 @@ func TestOpenBreakerEndsASplit(t *testing.T) {
 		e.stop(0)
 	})
 }
+
+// TestDropLeavesABatchInBackoff drops the first event of a batch that waits to
+// be tried again: the others go on waiting, and what was not in it goes with them.
+func TestDropLeavesABatchInBackoff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := batchEndpoint(Batch{MaxEvents: 3})
+		c.Queue.Capacity = 3
+		c.Retry.MinBackoff, c.Retry.MaxBackoff = 10*time.Second, 10*time.Second
+		e, got := recordBatches(t, &c, func(payloads []string) outcome {
+			if payloads[0] == "0" {
+				return outcome{verdict: failed, status: 500}
+			}
+			return outcome{status: 200}
+		})
+		for i := range 3 {
+			e.queue.offer(publishOf("c", fmt.Sprint(i)), false)
+		}
+		time.Sleep(time.Second)
+		e.queue.offer(publishOf("c", "3"), false)
+		time.Sleep(time.Minute)
+		if want := []sent{{0, []string{"0", "1", "2"}}, {10 * time.Second, []string{"1", "2", "3"}}}; fmt.Sprint(got()) != fmt.Sprint(want) {
+			t.Errorf("sent %v, want %v", got(), want)
+		}
+		e.stop(0)
+	})
+}

@@ -255,7 +255,8 @@ func (q *queue) countWaiting(e *entry, n int) {
 
 // takeHead unlinks the first waiting entry from its lane; the oldest waiting
 // entry of the queue is always the first of its lane. A lane that was waiting
-// and has no more events is forgotten; one in backoff that has is ready.
+// and has no more events is forgotten; one in backoff whose next event has not
+// been tried is ready.
 func (q *queue) takeHead(laneAt uint32) {
 	l := q.lanes.at(laneAt)
 	e := q.entries.at(l.head)
@@ -268,6 +269,9 @@ func (q *queue) takeHead(laneAt uint32) {
 	}
 	if l.state == laneReady {
 		q.batching.ready--
+	}
+	if l.state == laneBackoff && l.head != 0 && q.entries.at(l.head).tries > 0 {
+		return // the backoff is the next one's, too: they were in a batch
 	}
 	if l.state == laneBackoff { // the backoff was that entry's
 		heap.Remove(&q.backoff, int(l.heapAt))
