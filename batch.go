@@ -114,7 +114,15 @@ func leastBody(size int) int64 { return int64(size) + 64 }
 func (q *queue) due() bool {
 	b := &q.limits.batch
 	return b.MaxEvents == 1 || q.full() ||
-		q.unclaimed() > 0 && (q.closed || b.Linger < 0 || time.Now().UnixNano() >= q.batching.until)
+		q.unclaimed() > 0 && (q.closed || q.lingered(time.Now()))
+}
+
+// lingered reports whether the first of what is in ready lanes has waited for
+// long enough. When there is longer to go than the lingering, the wall clock was
+// set back.
+func (q *queue) lingered(now time.Time) bool {
+	left := q.batching.until - now.UnixNano()
+	return left <= 0 || left > int64(q.limits.batch.Linger)
 }
 
 // lingering returns how long what is in ready lanes goes on waiting for more.
@@ -123,6 +131,8 @@ func (q *queue) lingering(now time.Time) time.Duration {
 	if b.MaxEvents == 1 || len(q.idle) == 0 || q.unclaimed() <= 0 || !q.admits() {
 		return time.Hour // who changes that looks, or has the clock look again
 	}
-	// The wall clock may be set back: never longer than the lingering.
-	return min(max(time.Duration(q.batching.until-now.UnixNano()), 0), b.Linger)
+	if q.lingered(now) {
+		return 0
+	}
+	return time.Duration(q.batching.until - now.UnixNano())
 }

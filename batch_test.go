@@ -494,3 +494,20 @@ func TestDropLeavesABatchInBackoff(t *testing.T) {
 		e.stop(0)
 	})
 }
+
+// TestBatchAfterTheClockWasSetBack has an event that happened later than now,
+// which no lingering waits for.
+func TestBatchAfterTheClockWasSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := batchEndpoint(Batch{Linger: 20 * time.Millisecond})
+		e, got := recordBatches(t, &c, accept)
+		ev := publishOf("c", "x")
+		ev.time += time.Hour.Milliseconds()
+		e.queue.offer(ev, false)
+		time.Sleep(time.Second)
+		if g := got(); len(g) != 1 || g[0].at > 20*time.Millisecond {
+			t.Errorf("sent %v, want the event after 20 ms at most", g)
+		}
+		e.stop(0)
+	})
+}
