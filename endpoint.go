@@ -124,9 +124,9 @@ func (e *endpoint) start() {
 func (e *endpoint) syncs() bool { return e.disk != nil && e.config.Queue.Sync == SyncAlways }
 
 // awaitSync waits until an event is on disk, at most the block timeout after
-// begin.
-func (e *endpoint) awaitSync(ref uint64, begin time.Time) {
-	if !e.disk.wait(ref, begin.Add(e.config.Queue.BlockTimeout)) {
+// since.
+func (e *endpoint) awaitSync(ref uint64, since time.Time) {
+	if !e.disk.wait(ref, since.Add(e.config.Queue.BlockTimeout)) {
 		e.queue.countSyncLate()
 	}
 }

@@ -80,13 +80,13 @@ func (q *queue) refusedRoom(cost int64) bool {
 		(l.MaxBytes < 0 || q.refusedBytes+cost <= max(l.MaxBytes/10, cost))
 }
 
-// waitForRoom tries to admit an event whenever there may be room again, at most
-// for the block timeout, and returns what came of it. The lock is released
+// waitForRoom tries to admit an event whenever there may be room again, until the
+// block timeout after since, and returns what came of it. The lock is released
 // meanwhile. Of those that wait the first is woken first: one that needs more
 // room than there is keeps its place.
-func (q *queue) waitForRoom(admit func() dropReason) dropReason {
+func (q *queue) waitForRoom(since time.Time, admit func() dropReason) dropReason {
 	w := &waiter{room: make(chan struct{}, 1)}
-	timer := time.NewTimer(q.limits.queue.BlockTimeout)
+	timer := time.NewTimer(q.limits.queue.BlockTimeout - time.Since(since))
 	defer timer.Stop()
 	q.blocked = append(q.blocked, w)
 	for {

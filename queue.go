@@ -125,11 +125,20 @@ func newQueue(l limits, st store) *queue {
 	return q
 }
 
-// offer puts an event into the queue or drops it by the overflow policy. It
-// copies what it keeps. With wait it may take up to the block timeout, if that
-// is the policy; else it never waits. It returns the event's reference in the
-// store, and whether it was taken.
+// offer is offerSince of an event that comes now, and may wait or not.
 func (q *queue) offer(ev *event, wait bool) (uint64, bool) {
+	var since time.Time
+	if wait {
+		since = time.Now()
+	}
+	return q.offerSince(ev, since)
+}
+
+// offerSince puts an event into the queue or drops it by the overflow policy. It
+// copies what it keeps. If that is the policy it may take until the block timeout
+// after since; with a zero since it never waits. It returns the event's reference
+// in the store, and whether it was taken.
+func (q *queue) offerSince(ev *event, since time.Time) (uint64, bool) {
 	// Encoded before the lock is taken, which others wait for. Beyond a
 	// slot's size the bytes are the store's to keep, so they have their own
 	// allocation.
@@ -145,8 +154,8 @@ func (q *queue) offer(ev *event, wait bool) (uint64, bool) {
 	q.mu.Lock()
 	q.counters.events[ev.kind].Offered++
 	ref, reason := q.admit(ev, rec)
-	if reason == dropQueueFull && wait && q.limits.queue.Overflow == Block {
-		reason = q.waitForRoom(func() (reason dropReason) {
+	if reason == dropQueueFull && !since.IsZero() && q.limits.queue.Overflow == Block {
+		reason = q.waitForRoom(since, func() (reason dropReason) {
 			ref, reason = q.admit(ev, rec)
 			return reason
 		})

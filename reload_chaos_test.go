@@ -123,7 +123,11 @@ func reloadChaos(t *testing.T, seed uint64, dir string) {
 		next[c]++
 		a := h.active.Load()
 		if len(a.endpoints) > 0 && a.endpoints[0].queue == q {
-			a.endpoints[0].offer(publishOf(c, fmt.Sprintf("%s %d", c, next[c])), a, rnd.IntN(2) == 0)
+			var since time.Time
+			if rnd.IntN(2) == 0 {
+				since = time.Now()
+			}
+			a.endpoints[0].offer(publishOf(c, fmt.Sprintf("%s %d", c, next[c])), a, since)
 		}
 		if step%10 == 0 {
 			cfg := &Config{Endpoints: []Endpoint{other}}

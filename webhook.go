@@ -209,19 +209,19 @@ func (h *Hook) emit(ev *event) {
 		if i == 0 {
 			h.stamp(ev, a)
 		}
-		a.endpoints[hit.endpoint].offer(ev, a, false)
+		a.endpoints[hit.endpoint].offer(ev, a, time.Time{})
 	}
 }
 
 // emitPublish is emit for a message of a client, which waits for room if an
-// endpoint's queue is full and configured so, unless it is the program's own.
-// Most messages of a broker may interest nobody, so no event is built before a
+// endpoint's queue is full and configured so, unless it is the program's own. For
+// no endpoint it waits longer than the endpoint's block timeout after it came,
+// whatever it has waited for others. Most messages of a broker may interest nobody, so no event is built before a
 // rule has matched.
 //
 // It is called at two stages of a network client's message. Before the broker
 // acknowledges one with QoS 1 or 2, it is for the endpoints that record it
-// first (SyncAlways), and waits until they have, each at most its block timeout;
-// afterwards it is for the others.
+// first (SyncAlways), and waits until they have; afterwards it is for the others.
 func (h *Hook) emitPublish(cl *mqtt.Client, pk *packets.Packet, at publishStage) {
 	if h.observe != nil && at != beforeAck {
 		var ev event
@@ -248,6 +248,7 @@ func (h *Hook) emitPublish(cl *mqtt.Client, pk *packets.Packet, at publishStage)
 func (h *Hook) publish(a *active, ev *event, hits []hit, wait bool, at publishStage) {
 	var records [8]record
 	recorded := records[:0]
+	var since time.Time // when the message came, where it may wait
 	stamped := false
 	for _, hit := range hits {
 		e := a.endpoints[hit.endpoint]
@@ -258,16 +259,15 @@ func (h *Hook) publish(a *active, ev *event, hits []hit, wait bool, at publishSt
 			h.stamp(ev, a)
 			stamped = true
 		}
-		if ref, taken := e.offer(ev, a, wait); taken && at == beforeAck {
+		if wait && since.IsZero() && (at == beforeAck || e.config.Queue.Overflow == Block) {
+			since = time.Now()
+		}
+		if ref, taken := e.offer(ev, a, since); taken && at == beforeAck {
 			recorded = append(recorded, record{e, ref})
 		}
 	}
-	if len(recorded) == 0 {
-		return
-	}
-	begin := time.Now()
 	for _, r := range recorded {
-		r.endpoint.awaitSync(r.ref, begin)
+		r.endpoint.awaitSync(r.ref, since)
 	}
 }
 
@@ -298,14 +298,14 @@ func (h *Hook) stamp(ev *event, a *active) {
 	}
 }
 
-// offer puts an event into the endpoint's queue, see queue.offer, without what
-// only other endpoints want of it.
-func (e *endpoint) offer(ev *event, a *active, wait bool) (ref uint64, taken bool) {
+// offer puts an event into the endpoint's queue, see queue.offerSince, without
+// what only other endpoints want of it.
+func (e *endpoint) offer(ev *event, a *active, since time.Time) (ref uint64, taken bool) {
 	if e.wants != a.wants {
 		narrow := ev.only(e.wants)
 		ev = &narrow
 	}
-	return e.queue.offer(ev, wait)
+	return e.queue.offerSince(ev, since)
 }
 
 // unknownTopic counts a message whose topic could not be resolved, for every
