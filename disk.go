@@ -35,10 +35,11 @@ func openDisk(q *queue, config *Endpoint, log *slog.Logger) (*disk, error) {
 	case SyncNever:
 		opts.Sync = spool.Never
 	}
+	dir := filepath.Join(c.Dir, folderOf(c.Dir, config.Name))
 	d := new(disk)
 	q.store = d
 	var corrupt []spool.Ref
-	s, found, err := spool.Open(filepath.Join(c.Dir, config.Name), opts, func(ref spool.Ref, rec []byte) {
+	s, found, err := spool.Open(dir, opts, func(ref spool.Ref, rec []byte) {
 		var ev event
 		q.counters.recovered++
 		if decodeRecord(rec, &ev) != nil {
@@ -49,7 +50,7 @@ func openDisk(q *queue, config *Endpoint, log *slog.Logger) (*disk, error) {
 	})
 	switch {
 	case errors.Is(err, spool.ErrLocked):
-		return nil, fmt.Errorf("queue: %s is in use by another process or endpoint", filepath.Join(c.Dir, config.Name))
+		return nil, fmt.Errorf("queue: %s is in use by another process or endpoint", dir)
 	case err != nil:
 		return nil, fmt.Errorf("queue: %w", err)
 	}
@@ -72,6 +73,18 @@ func openDisk(q *queue, config *Endpoint, log *slog.Logger) (*disk, error) {
 		log.Warn("part of the queue cannot be read", "error", err)
 	}
 	return d, nil
+}
+
+// folderOf returns the name of the folder of an endpoint's queue. Endpoints are
+// known by their names without regard to case, so one that was spelled otherwise
+// in an earlier run goes on where it was.
+func folderOf(base, name string) string {
+	names, _ := spool.Spools(base) // opening the folder tells what is wrong
+	same := func(n string) bool { return equalFold(n, name) }
+	if at := slices.IndexFunc(names, same); at >= 0 && !slices.Contains(names, name) {
+		return names[at]
+	}
+	return name
 }
 
 func (d *disk) put(rec []byte) (uint64, dropReason) {
@@ -130,7 +143,7 @@ func warnOfOtherSpools(endpoints []Endpoint, log *slog.Logger) {
 		}
 		for _, name := range names {
 			used := func(c Endpoint) bool {
-				return c.Queue.Type == DiskQueue && c.Queue.Dir == base && c.Name == name
+				return c.Queue.Type == DiskQueue && c.Queue.Dir == base && folderOf(base, c.Name) == name
 			}
 			if !slices.ContainsFunc(endpoints, used) {
 				log.Warn("queue of no configured endpoint", "dir", filepath.Join(base, name))

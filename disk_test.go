@@ -185,6 +185,14 @@ func TestDiskFolder(t *testing.T) {
 			return nil
 		})
 	})
+	t.Run("known without regard to case", func(t *testing.T) {
+		var log logLines
+		h := startDisk(t, diskConfig(dir, func(e *Endpoint) { e.Name = "AUDIT" }), Options{Transport: unreachable, DrainTimeout: -1}, log.logger())
+		_ = h.Stop()
+		if s := statsOf(t, h); s.Recovered != 1 || strings.Contains(log.String(), "no configured endpoint") {
+			t.Errorf("stats %+v, log:\n%s", s, log.String())
+		}
+	})
 	t.Run("others are reported", func(t *testing.T) {
 		var log logLines
 		h := startDisk(t, diskConfig(dir, func(e *Endpoint) { e.Name = "renamed" }), Options{Transport: unreachable, DrainTimeout: -1}, log.logger())

@@ -115,14 +115,21 @@ func reloadChaos(t *testing.T, seed uint64, dir string) {
 		return e
 	}
 	other := Endpoint{Name: "other", URL: "http://127.0.0.1/other", Events: []Rule{{Event: OnClientConnack}}}
-	h := startHook(t, Options{Transport: transport, DrainTimeout: time.Minute}, func(*Endpoint) {})
-	q := h.active.Load().endpoints[0].queue
+	h := startHook(t, Options{Transport: transport, DrainTimeout: 2 * time.Second}, func(*Endpoint) {})
+	queues := make(map[*queue]bool) // one more when the endpoint comes back after its end
+	track := func() {
+		for _, e := range h.active.Load().all() {
+			if e.config.Name != other.Name {
+				queues[e.queue] = true
+			}
+		}
+	}
 	next := make(map[string]int)
 	for step := range 2000 {
 		c := fmt.Sprint("c", rnd.IntN(10))
 		next[c]++
-		a := h.active.Load()
-		if len(a.endpoints) > 0 && a.endpoints[0].queue == q {
+		track()
+		if a := h.active.Load(); len(a.endpoints) > 1 {
 			var since time.Time
 			if rnd.IntN(2) == 0 {
 				since = time.Now()
@@ -136,25 +143,36 @@ func reloadChaos(t *testing.T, seed uint64, dir string) {
 			}
 			mustReload(t, h, cfg)
 		}
-		checkSum(t, q.stats())
 		synctest.Wait()
-		checkQueue(t, q)
+		for q := range queues {
+			checkSum(t, q.stats())
+			checkQueue(t, q)
+		}
 		time.Sleep(time.Duration(rnd.IntN(60)) * time.Millisecond)
 	}
 	enabled := endpoint()
 	enabled.Disabled = false
 	mustReload(t, h, &Config{Endpoints: []Endpoint{enabled, other}})
+	track()
+	time.Sleep(time.Minute)
 	if err := h.Stop(); err != nil {
 		t.Error(err)
 	}
 	synctest.Wait()
-	s := q.stats()
-	checkSum(t, s)
-	checkQueue(t, q)
-	if s.Waiting != 0 || s.InFlight != 0 || int(s.Delivered) != len(seen) {
-		t.Errorf("%d seen, stats %+v", len(seen), s)
+	delivered := 0
+	for q := range queues {
+		s := q.stats()
+		checkSum(t, s)
+		checkQueue(t, q)
+		delivered += int(s.Delivered)
+		if s.Waiting != 0 || s.InFlight != 0 {
+			t.Errorf("stats %+v", s)
+		}
+		if q.busy != 0 || q.byKey.used != 0 || q.batching.ready != 0 || q.batching.claims != 0 {
+			t.Errorf("left behind: %d busy, %d lanes, %+v", q.busy, q.byKey.used, q.batching)
+		}
 	}
-	if q.busy != 0 || q.byKey.used != 0 || q.batching.ready != 0 || q.batching.claims != 0 {
-		t.Errorf("left behind: %d busy, %d lanes, %+v", q.busy, q.byKey.used, q.batching)
+	if delivered != len(seen) {
+		t.Errorf("%d delivered, %d seen", delivered, len(seen))
 	}
 }
