@@ -297,8 +297,8 @@ const (
 // difference is an error.
 type Stream struct {
 	// URL is that of a NATS server, or of several of one cluster with commas
-	// between. It may hold credentials, and is never printed.
-	URL string
+	// between. It may hold credentials, so it never prints. Required.
+	URL Secret
 
 	// Name is the name of the stream: 1 to 64 characters of A-Z, a-z, 0-9, _
 	// and -. Defaults to "MQTT_WEBHOOKS". Dead letters are in Name_DEAD.

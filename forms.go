@@ -152,16 +152,18 @@ func streamName() form[string] {
 }
 
 // natsURL is where NATS servers are.
-func natsURL() form[string] {
-	return form[string]{(*decoder).text, func(s string) (string, error) {
-		for server := range strings.SplitSeq(s, ",") {
+func natsURL() form[Secret] {
+	f := password()
+	f.check = func(s Secret) (Secret, error) {
+		for server := range strings.SplitSeq(string(s), ",") {
 			u, err := url.Parse(strings.TrimSpace(server)) // whose error has the URL
 			if err != nil || u.Hostname() == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
 				return s, &invalid{"Invalid url", `must be that of a NATS server, such as "nats://127.0.0.1:4222", or of several with commas between`}
 			}
 		}
 		return s, nil
-	}, ""}
+	}
+	return f
 }
 
 // optional lets a value be left out.

@@ -32,7 +32,7 @@ func findEngine() (stream.Driver, error) {
 func streamConfig(c *Endpoint, log *slog.Logger) stream.Config {
 	s := &c.Stream
 	return stream.Config{
-		URL: s.URL, CredsFile: s.CredsFile, Name: s.Name, Endpoint: strings.ToLower(c.Name),
+		URL: string(s.URL), CredsFile: s.CredsFile, Name: s.Name, Endpoint: strings.ToLower(c.Name),
 		Partitions: s.Partitions, Replicas: s.Replicas, MaxBytes: s.MaxBytes, Log: log,
 	}
 }

@@ -101,7 +101,7 @@ var endpointSettings = slices.Concat(commonSettings, queueSettings("queue.", que
 // in front of it is a block of its own.
 var streamSettings = slices.Concat(commonSettings, []setting[Endpoint]{
 	{key: "queue.type", field: "Stream", read: func(*decoder, *node, *Endpoint) {}}, // see decoder.settings
-	secret(ofStream(field("queue.url", "Stream.URL", func(e *Endpoint) *string { return &e.Stream.URL }, natsURL()))),
+	secret(ofStream(field("queue.url", "Stream.URL", func(e *Endpoint) *Secret { return &e.Stream.URL }, natsURL()))),
 	ofStream(field("queue.stream", "Stream.Name", func(e *Endpoint) *string { return &e.Stream.Name }, streamName())),
 	ofStream(field("queue.partitions", "Stream.Partitions", func(e *Endpoint) *int { return &e.Stream.Partitions }, number(1, 1024, 64))),
 	ofStream(field("queue.replicas", "Stream.Replicas", func(e *Endpoint) *int { return &e.Stream.Replicas }, number(1, 5, 1))),

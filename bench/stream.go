@@ -23,7 +23,7 @@ const partitions = 16
 
 // stream is the stream of an endpoint.
 func stream(args arguments) webhook.Stream {
-	return webhook.Stream{URL: args.NATS, Name: "BENCH", Partitions: partitions, MaxBytes: -1}
+	return webhook.Stream{URL: webhook.Secret(args.NATS), Name: "BENCH", Partitions: partitions, MaxBytes: -1}
 }
 
 // planStreams is what is measured of queues, the stream among them.

@@ -55,7 +55,7 @@ func config(endpoint, nats string, change func(*webhook.Endpoint)) *webhook.Conf
 		Timeout: 2 * time.Second,
 		Retry:   webhook.Retry{MinBackoff: 20 * time.Millisecond, MaxBackoff: 200 * time.Millisecond},
 		Breaker: webhook.Breaker{Cooldown: 100 * time.Millisecond},
-		Stream:  webhook.Stream{URL: nats, Partitions: 8, MaxBytes: 1 << 30},
+		Stream:  webhook.Stream{URL: webhook.Secret(nats), Partitions: 8, MaxBytes: 1 << 30},
 	}
 	if change != nil {
 		change(&e)
