@@ -79,9 +79,7 @@ func (e *Endpoint) resolve(report func(field string, err error)) {
 		rule.Event = name
 		rule.Except, rule.Clients = slices.Clone(rule.Except), slices.Clone(rule.Clients)
 		rule.Users, rule.Listeners = slices.Clone(rule.Users), slices.Clone(rule.Listeners)
-		if at, err := checkExcept(*rule); err != nil {
-			report(fmt.Sprintf("Events[%d].Except[%d]", i, at), err)
-		}
+		checkExcept(*rule, func(at int, err error) { report(fmt.Sprintf("Events[%d].Except[%d]", i, at), err) })
 		if rule.Topic == "" {
 			continue
 		}
@@ -367,15 +365,14 @@ func checkFields(given []Field) ([]Field, error) {
 	return checked, nil
 }
 
-// checkExcept checks the topic filters of what a rule leaves out; at is the
-// first that is wrong.
-func checkExcept(rule Rule) (at int, err error) {
+// checkExcept checks the topic filters of what a rule leaves out, and reports
+// each that is wrong.
+func checkExcept(rule Rule, report func(at int, err error)) {
 	for at, filter := range rule.Except {
 		if err := checkTopic(Rule{Event: rule.Event, Topic: filter}); err != nil {
-			return at, err
+			report(at, err)
 		}
 	}
-	return 0, nil
 }
 
 // checkTopic checks the topic filter of a rule, if its event has topics.

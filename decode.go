@@ -153,7 +153,8 @@ func (d *decoder) endpoint(s *section, e *Endpoint) {
 	}
 	e.fill(func(string, error) {}) // each value has been checked
 	e.conflicts(func(key string, err error) {
-		if block, _, _ := strings.Cut(key, "."); d.failed[block] {
+		block, _, _ := strings.Cut(key, ".")
+		if d.failed[block] || d.failed[key] || slices.ContainsFunc(partners[key], func(k string) bool { return d.failed[k] }) {
 			return
 		}
 		at := s.span
@@ -207,6 +208,24 @@ func (d *decoder) isStream(body *node) bool {
 	return ok && equalFold(text, string(streamQueue))
 }
 
+// partners are, for a setting that [Endpoint.conflicts] reports, the others that
+// may be why: while one of those has a problem itself, there may be no conflict.
+var partners = map[string][]string{
+	"retry.min_backoff":       {"retry.max_backoff"},
+	"queue.dir":               {"queue.type"},
+	"queue.max_bytes":         {"queue.type"},
+	"queue.local.dir":         {"queue.local", "queue.local.type"},
+	"queue.local.max_bytes":   {"queue.local", "queue.local.type"},
+	"compression":             {"headers"},
+	"headers":                 {"body.format"},
+	"body.source":             {"body.format"},
+	"body.node":               {"body.format"},
+	"signing.previous_secret": {"signing.secret"},
+	"tls.cacertfile":          {"tls.enable"},
+	"tls.certfile":            {"tls.enable", "tls.keyfile"},
+	"tls.keyfile":             {"tls.enable", "tls.certfile", "tls.key_password"},
+}
+
 // object reads the members of an object into the struct that to points to.
 func object[T any](d *decoder, settings []setting[T], o *node, block string, to *T) {
 	for _, m := range o.members {
@@ -223,6 +242,7 @@ func object[T any](d *decoder, settings []setting[T], o *node, block string, to 
 			d.wrongType(m.value, "a block: "+d.key+" { … }")
 		default:
 			object(d, settings, m.value, key+".", to)
+			continue // its settings have problems of their own
 		}
 		if len(d.problems) > before {
 			d.failed[key] = true
@@ -235,11 +255,14 @@ func (d *decoder) unknown(m *member, block string, keys []string) {
 	if block != "" {
 		detail += " of " + strings.TrimSuffix(block, ".")
 	}
-	near := suggest(block+m.name, keys)
-	if near == "" {
-		near = suggest(m.name, keys)
+	meant := cmp.Or(nearest(block+m.name, keys), nearest(m.name, keys))
+	if meant != "" {
+		detail += " (did you mean " + meant + "?)"
+		if block != "" {
+			d.failed[meant] = true // its lack is no conflict
+		}
 	}
-	d.problems = append(d.problems, problem{span: m.span, summary: "Unknown key", detail: detail + near + ".", names: true})
+	d.problems = append(d.problems, problem{span: m.span, summary: "Unknown key", detail: detail + ".", names: true})
 }
 
 // keysOf returns what may stand before an equals sign: all keys and blocks.
@@ -340,6 +363,7 @@ func readEvents(d *decoder, n *node, e *Endpoint) {
 		}
 		var rule Rule
 		delete(d.failed, "topic")
+		delete(d.failed, "except")
 		object(d, ruleSettings, n, "", &rule)
 		if n.find("event") == nil && !d.partial {
 			d.problem(n.span, "Missing event", "A rule says which event it takes: { event = \"on_message_publish\" }.")
@@ -350,11 +374,9 @@ func readEvents(d *decoder, n *node, e *Endpoint) {
 				d.refuse(topic.value.span, err)
 			}
 		}
-		if except := n.find("except"); except != nil && rule.Event != "" {
+		if except := n.find("except"); except != nil && !d.failed["except"] && rule.Event != "" {
 			d.key = "except"
-			if _, err := checkExcept(rule); err != nil {
-				d.refuse(except.value.span, err)
-			}
+			checkExcept(rule, func(at int, err error) { d.refuse(except.value.items[at].span, err) })
 		}
 		e.Events = append(e.Events, rule)
 	}

@@ -10,6 +10,15 @@ import (
 // suggest returns what to append to an error if given may be a mistake for one
 // of names, or "".
 func suggest[S ~string](given string, names []S) string {
+	name := nearest(given, names)
+	if name == "" {
+		return ""
+	}
+	return " (did you mean " + name + "?)"
+}
+
+// nearest returns the one of names that given may be a mistake for, or "".
+func nearest[S ~string](given string, names []S) string {
 	const longest = 64
 	if given = strings.ToLower(given); len(given) > longest {
 		return ""
@@ -20,10 +29,7 @@ func suggest[S ~string](given string, names []S) string {
 			best, least = string(name), d
 		}
 	}
-	if best == "" {
-		return ""
-	}
-	return " (did you mean " + best + "?)"
+	return best
 }
 
 // mistakes counts the letters that are wrong if given means name. A part of a
