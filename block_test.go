@@ -71,6 +71,7 @@ func TestBlockComesInInOrder(t *testing.T) {
 				took[i] = time.Since(t0)
 			})
 			synctest.Wait()
+			checkSum(t, e.queue.stats()) // what is blocked is in no counter yet
 		}
 		time.Sleep(100 * time.Millisecond)
 		release <- struct{}{} // one of the halves goes into flight: room for the small one only

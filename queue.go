@@ -152,7 +152,6 @@ func (q *queue) offerSince(ev *event, since time.Time) (uint64, bool) {
 	key := ev.laneKey(q.seed)
 
 	q.mu.Lock()
-	q.counters.events[ev.kind].Offered++
 	ref, reason := q.admit(ev, rec)
 	if reason == dropQueueFull && !since.IsZero() && q.limits.queue.Overflow == Block {
 		reason = q.waitForRoom(since, func() (reason dropReason) {
@@ -160,6 +159,7 @@ func (q *queue) offerSince(ev *event, since time.Time) (uint64, bool) {
 			return reason
 		})
 	}
+	q.counters.events[ev.kind].Offered++ // not before the wait, during which the event is nowhere
 	if reason == keep {
 		q.add(ev, key, ref, len(rec))
 		if q.limits.batch.MaxEvents == 1 || q.full() {
