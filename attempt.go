@@ -126,7 +126,7 @@ type attemptError struct {
 // "read: connection reset by peer".
 func (e *attemptError) Error() string {
 	phase, err := e.phase, e.err
-	if op, ok := err.(*net.OpError); ok && (op.Op == "dial" || op.Op == "read" || op.Op == "write") {
+	if op, ok := err.(*net.OpError); ok && (op.Op == "dial" || op.Op == "read" || op.Op == "write" || op.Op == "writev") {
 		if op.Op == "dial" && op.Addr != nil {
 			phase += " " + op.Addr.String()
 		}

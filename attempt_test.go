@@ -86,6 +86,7 @@ func TestErrorOutcome(t *testing.T) {
 	addr := &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 80}
 	refusal := &net.OpError{Op: "dial", Net: "tcp", Addr: addr, Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 	reset := &net.OpError{Op: "read", Net: "tcp", Source: addr, Addr: addr, Err: os.NewSyscallError("read", syscall.ECONNRESET)}
+	pipe := &net.OpError{Op: "writev", Net: "tcp", Source: addr, Addr: addr, Err: os.NewSyscallError("writev", syscall.EPIPE)} // of net.Buffers
 	alert := &net.OpError{Op: "remote error", Err: tls.AlertError(42)}
 	for _, tt := range []struct {
 		name    string
@@ -95,6 +96,7 @@ func TestErrorOutcome(t *testing.T) {
 	}{
 		{"dial", &attemptError{"dial", refusal}, failed, "dial 10.0.0.1:80: connection refused"},
 		{"read", &attemptError{"read", reset}, failed, "read: connection reset by peer"},
+		{"long write", &attemptError{"write", pipe}, failed, "write: broken pipe"},
 		{"timeout", &attemptError{"read", newTimeoutError(4999999 * time.Microsecond)}, failed, "read: timeout after 5s"},
 		{"malformed", malformedError("not HTTP/1"), failed, "malformed reply: not HTTP/1"},
 		{"lookup", &attemptError{"dial", &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "a.test", IsNotFound: true}}},
