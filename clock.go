@@ -141,8 +141,7 @@ func (c *clock) expire(now time.Time) time.Duration {
 		if left := maxAge - now.Sub(time.UnixMilli(e.born)); left > 0 {
 			return left
 		}
-		q.takeHead(e.lane)
-		c.jobs, c.buf = q.begin(c.jobs, c.buf, at)
+		c.jobs, c.buf = q.takeOut(c.jobs, c.buf, at)
 	}
 	return 0
 }

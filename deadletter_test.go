@@ -278,6 +278,22 @@ func TestDeadLettersOf(t *testing.T) {
 		}
 		check(t, got[0], 3, 0, "older than 10s; the endpoint's last failure: transport: no route")
 	})
+	t.Run("too old, the last attempt with a status", func(t *testing.T) {
+		got := letters(t, func(e *Endpoint) {
+			e.Retry.MaxAge, e.Retry.MinBackoff, e.Retry.MaxBackoff = 10*time.Second, 4*time.Second, 4*time.Second
+		}, time.Minute,
+			func(h *Hook) {
+				h.emit(publishOf("c", "x"))
+				h.emit(publishOf("c", "behind"))
+				time.Sleep(20 * time.Second)
+			},
+			func() (*http.Response, error) { return answer(500) })
+		if len(got) != 2 {
+			t.Fatalf("%d letters", len(got))
+		}
+		check(t, got[0], 3, 500, "older than 10s; the endpoint's last failure: status 500")
+		check(t, got[1], 0, 0, "older than 10s; the endpoint's last failure: status 500")
+	})
 	t.Run("shutdown", func(t *testing.T) {
 		got := letters(t, func(*Endpoint) {}, -1,
 			func(h *Hook) {
@@ -290,7 +306,7 @@ func TestDeadLettersOf(t *testing.T) {
 		if len(got) != 1000 {
 			t.Fatalf("%d letters, want 1000", len(got))
 		}
-		check(t, got[0], 1, 0, "not delivered at shutdown")
+		check(t, got[0], 1, 500, "not delivered at shutdown")
 		check(t, got[999], 0, 0, "not delivered at shutdown")
 	})
 	t.Run("large bodies", func(t *testing.T) {

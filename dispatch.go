@@ -14,6 +14,7 @@ type job struct {
 	rec      []byte // the event's record, good until the job is settled; nil: fetch it first
 	attempts int    // before this one, that got an HTTP status
 	tries    int    // before this one
+	status   int    // of one that is to be given up: that its last attempt got
 	result   result // how it ended
 }
 
@@ -174,8 +175,19 @@ func (q *queue) takeWaiting(n int) (jobs []job) {
 		if at == 0 {
 			break
 		}
-		q.takeHead(q.entries.at(at).lane)
-		jobs, buf = q.begin(jobs, buf, at)
+		jobs, buf = q.takeOut(jobs, buf, at)
 	}
 	return jobs
+}
+
+// takeOut is begin for the oldest entry that waits, in order to end it.
+func (q *queue) takeOut(jobs []job, buf []byte, at uint32) ([]job, []byte) {
+	lane := q.entries.at(at).lane
+	status := q.lanes.at(lane).status
+	q.takeHead(lane)
+	jobs, buf = q.begin(jobs, buf, at)
+	if j := &jobs[len(jobs)-1]; j.tries > 0 {
+		j.status = int(status)
+	}
+	return jobs, buf
 }

@@ -218,7 +218,7 @@ func (e *endpoint) buryRest(reason dropReason) {
 		if len(jobs) == 0 {
 			break
 		}
-		_ = e.pool.bury(jobs, 0, causes[reason], 0) // into a file
+		_ = e.pool.bury(jobs, causes[reason]) // into a file
 		e.queue.finish(jobs, result{fate: fateDead})
 		n += len(jobs)
 	}

@@ -197,7 +197,7 @@ func (p *pool) tooOld(j *job) bool {
 // giveUp ends events that have become too old.
 func (p *pool) giveUp(jobs []job) {
 	r := result{fate: fateDead}
-	if p.bury(jobs, 0, p.ofAge(), 0) != nil {
+	if p.bury(jobs, p.ofAge()) != nil {
 		r.fate = fateReturned
 	}
 	p.queue.finish(jobs, r)
@@ -279,14 +279,14 @@ func (p *pool) judge(jobs []job, out outcome) {
 		for i := range jobs {
 			tries = max(tries, jobs[i].tries)
 		}
-		r = result{fate: fateRetry, status: out.status != 0, backoff: retry.next(tries + 1)}
+		r = result{fate: fateRetry, status: out.status, backoff: retry.next(tries + 1)}
 	}
 	for i := range jobs {
 		jobs[i].result = r
 		if out.verdict == canceled || r.fate != fateAgain && r.fate != fateRetry {
 			continue
 		}
-		if p.tooOld(&jobs[i]) || r.status && retry.MaxAttempts >= 0 && jobs[i].attempts+1 >= retry.MaxAttempts {
+		if p.tooOld(&jobs[i]) || r.status != 0 && retry.MaxAttempts >= 0 && jobs[i].attempts+1 >= retry.MaxAttempts {
 			jobs[i].result = result{fate: fateDead}
 		}
 	}
@@ -350,11 +350,19 @@ func (p *pool) buryDead(jobs []job, out outcome) {
 			dead = append(dead, j)
 		}
 	}
-	if len(dead) > 0 && p.bury(dead, out.status, p.causeOf(out), 1) != nil {
-		for i := range jobs {
-			if j := &jobs[i]; j.result.fate == fateDead {
-				j.result = result{fate: fateReturned}
-			}
+	if len(dead) == 0 {
+		return
+	}
+	for i := range dead {
+		dead[i].tries++
+		dead[i].status = out.status
+	}
+	if p.bury(dead, p.causeOf(out)) == nil {
+		return
+	}
+	for i := range jobs {
+		if j := &jobs[i]; j.result.fate == fateDead {
+			j.result = result{fate: fateReturned}
 		}
 	}
 }
@@ -406,11 +414,10 @@ func (p *pool) ofAge() string {
 	return why
 }
 
-// bury writes the dead letters of jobs, whose last attempt got the given
-// status, if it got one; tried is 1 if there was an attempt that the jobs do
-// not count yet. What a file does not take is lost, and logged; a stream has to
-// take it, else there is an error.
-func (p *pool) bury(jobs []job, status int, cause string, tried int) error {
+// bury writes the dead letters of jobs, which count all their attempts. What a
+// file does not take is lost, and logged; a stream has to take it, else there is
+// an error.
+func (p *pool) bury(jobs []job, cause string) error {
 	if p.letters == nil {
 		return nil
 	}
@@ -430,7 +437,7 @@ func (p *pool) bury(jobs []job, status int, cause string, tried int) error {
 		l := &deadLetter{
 			ID: ev.id.String(), Time: time.UnixMilli(ev.time).UTC(),
 			Endpoint: p.config.Name, Event: kinds[ev.kind].name, Client: strings.Clone(ev.actor()),
-			Attempts: j.tries + tried, Status: status, Error: cause, ContentType: p.contentType(&req),
+			Attempts: j.tries, Status: j.status, Error: cause, ContentType: p.contentType(&req),
 		}
 		l.setBody(req.body)
 		l.setHeaders(req.header)

@@ -101,7 +101,8 @@ type lane struct {
 	inFlight   int32  // entries of the attempt that holds the lane
 	waiting    uint32 // entries from head to tail
 	state      laneState
-	keyed      bool // in byKey
+	keyed      bool   // in byKey
+	status     uint16 // that the last attempt at head got, if there was an attempt; 0 for none
 }
 
 type laneState uint8

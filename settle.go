@@ -8,7 +8,7 @@ import (
 // A result says how a job ended, or when it goes on.
 type result struct {
 	fate    fate
-	status  bool          // of fateRetry: the attempt got an HTTP status
+	status  int           // of fateRetry: the HTTP status that the attempt got, 0 for none
 	backoff time.Duration // of fateRetry
 }
 
@@ -86,10 +86,11 @@ func (q *queue) settle(jobs []job) {
 			if r.fate == fateRetry {
 				q.counters.retried++
 				e.tries += b2u(e.tries < 255)
-				if r.status && e.attempts < 1<<16-1 {
+				if r.status != 0 && e.attempts < 1<<16-1 {
 					e.attempts++
 				}
 				l := q.lanes.at(j.lane)
+				l.status = uint16(r.status)
 				l.readyAt = max(l.readyAt, q.gate.now()+int64(r.backoff))
 			}
 			l := q.lanes.at(j.lane)
