@@ -165,7 +165,7 @@ func fieldOf(settings []setting[Endpoint], key string) string {
 // are filled in.
 func (e *Endpoint) conflicts(report func(key string, err error)) {
 	if e.Retry.MaxBackoff < e.Retry.MinBackoff {
-		report("retry.min_backoff", outOfRange("must not be longer than max_backoff, which is %v", e.Retry.MaxBackoff))
+		report("retry.min_backoff", outOfRange("must not be longer than max_backoff"))
 	}
 	q, block := &e.Queue, "queue."
 	if e.Stream.enabled() {

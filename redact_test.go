@@ -72,6 +72,35 @@ func TestWriteDiagnostics(t *testing.T) {
 	noSecret(t, err, "", "hunter")
 }
 
+// TestNoComputedValueEscapes has values from the environment fail where the
+// file alone does not tell: outside of it, or beside another value.
+func TestNoComputedValueEscapes(t *testing.T) {
+	ca := newTestCA(t, "CA")
+	certFile, keyFile := ca.clientFiles()
+	_, otherKey := ca.clientFiles()
+	for _, test := range []struct{ name, value, body string }{
+		{"missing file", "/s3cret/ca.pem", "tls.cacertfile = VALUE"},
+		{"file without a certificate", keyFile, "tls.cacertfile = VALUE"},
+		{"malformed certificate", writePEM(t, "CERTIFICATE", []byte("x")), "tls.cacertfile = VALUE"},
+		{"certificate file without one", keyFile, `tls { certfile = VALUE, keyfile = "` + otherKey + `" }`},
+		{"key file without one", certFile, `tls { certfile = "` + certFile + `", keyfile = VALUE }`},
+		{"key of another", otherKey, `tls { certfile = "` + certFile + `", keyfile = VALUE }`},
+		{"certificate of another", certFile, `tls { certfile = VALUE, keyfile = "` + otherKey + `" }`},
+		{"backoffs", "1.234s", `retry { min_backoff = "5s", max_backoff = VALUE }`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Setenv("WEBHOOK_TEST_VALUE", test.value)
+			body := strings.Replace(test.body, "VALUE", `env("WEBHOOK_TEST_VALUE")`, 1)
+			src := []byte("webhook {\n  url = \"https://127.0.0.1/\"\n  " + body + "\n}\n")
+			_, err := Parse(src, "webhook.hcl")
+			if len(diagnosticsOf(t, src, err)) != 1 {
+				t.Errorf("got %v, want one problem", err)
+			}
+			noSecret(t, err, "", test.value)
+		})
+	}
+}
+
 // TestNoSecretEscapes breaks a configuration in every way that turns a secret
 // into something else.
 func TestNoSecretEscapes(t *testing.T) {

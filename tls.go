@@ -13,7 +13,8 @@ import (
 	"github.com/youmark/pkcs8"
 )
 
-// A settingError is a mistake in one setting, by its key in the file.
+// A settingError is a mistake in one setting, by its key in the file. It says
+// nothing of the setting's value, not even a path, which may be from env().
 type settingError struct {
 	key string
 	err error
@@ -111,7 +112,7 @@ func (t TLS) certificate() (*tls.Certificate, error) {
 	}
 	public, ok := chain[0].PublicKey.(interface{ Equal(crypto.PublicKey) bool })
 	if !ok || !public.Equal(key.Public()) {
-		return nil, &settingError{"tls.keyfile", fmt.Errorf("the key in %s does not match the first certificate in %s", t.KeyFile, t.CertFile)}
+		return nil, &settingError{"tls.keyfile", errors.New("its key does not match the first certificate of tls.certfile")}
 	}
 	cert := &tls.Certificate{PrivateKey: key, Leaf: chain[0]}
 	for _, c := range chain {
@@ -125,7 +126,7 @@ func (t TLS) certificate() (*tls.Certificate, error) {
 func readCertificates(file string) ([]*x509.Certificate, error) {
 	rest, err := os.ReadFile(file)
 	if err != nil {
-		return nil, err
+		return nil, errors.New(reason(err))
 	}
 	var chain []*x509.Certificate
 	for {
@@ -138,12 +139,12 @@ func readCertificates(file string) ([]*x509.Certificate, error) {
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("certificate %d in %s is malformed: %w", len(chain)+1, file, err)
+			return nil, fmt.Errorf("its certificate %d is malformed: %w", len(chain)+1, err)
 		}
 		chain = append(chain, cert)
 	}
 	if len(chain) == 0 {
-		return nil, fmt.Errorf("no PEM certificate in %s", file)
+		return nil, errors.New("it has no PEM certificate")
 	}
 	return chain, nil
 }
@@ -153,19 +154,19 @@ func readCertificates(file string) ([]*x509.Certificate, error) {
 func readKey(file string, password Secret) (crypto.Signer, error) {
 	rest, err := os.ReadFile(file)
 	if err != nil {
-		return nil, err
+		return nil, errors.New(reason(err))
 	}
 	for {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
-			return nil, fmt.Errorf("no PEM private key in %s", file)
+			return nil, errors.New("it has no PEM private key")
 		}
 		if !bytes.HasSuffix([]byte(block.Type), []byte("PRIVATE KEY")) {
 			continue // "EC PARAMETERS" may stand before the key
 		}
 		key, err := parseKey(block, password)
 		if err != nil {
-			return nil, fmt.Errorf("the key in %s %w", file, err)
+			return nil, fmt.Errorf("its key %w", err)
 		}
 		return key, nil
 	}
