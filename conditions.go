@@ -125,7 +125,8 @@ func matchGlob(pattern, s string) bool {
 		case star < 0:
 			return false
 		}
-		from++
+		_, n := utf8.DecodeRuneInString(s[from:]) // ? is a whole character wherever it begins
+		from += n
 		p, at = star+1, from
 	}
 	for p < len(pattern) && pattern[p] == '*' {
