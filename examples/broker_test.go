@@ -280,7 +280,10 @@ func TestBrokerStop(t *testing.T) {
 // A client that does not read what it subscribed to fills the connection and
 // with it everything on the broker's side that writes to it.
 func TestBrokerStopClientDoesNotRead(t *testing.T) {
-	broker, address := listen(t, "broker")
+	e := newEndpoint(t)
+	close(e.answer)
+	broker, address := listen(t, "broker", "-config", write(t,
+		`webhook { url = "`+e.URL+`", events = [{ event = "on_client_disconnected", clients = ["s"] }] }`))
 	client := dial(t, address)
 	fmt.Fprint(client, "\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01s") // id "s"
 	fmt.Fprint(client, "\x82\x08\x00\x01\x00\x03big\x00")
@@ -290,6 +293,9 @@ func TestBrokerStopClientDoesNotRead(t *testing.T) {
 	big := strings.Repeat("x", 1<<20)
 	publish(t, address, "big", slices.Repeat([]string{big}, 20)...)
 	broker.end()
+	if got, want := e.next(t), `"reason":"server_shutdown"`; !strings.Contains(got, want) {
+		t.Errorf("webhook: got %s, want %s in it", got, want)
+	}
 }
 
 func TestBrokerDrains(t *testing.T) {

@@ -34,7 +34,12 @@ func stop(server *mqtt.Server, hook *webhook.Hook, clients *listener, drain time
 		server.Listeners.ClientsWg.Wait() // for the hooks' part in it
 		closed <- server.Close()
 	}()
-	defer time.AfterFunc(goodbye, clients.closeConns).Stop()
+	defer time.AfterFunc(goodbye, func() {
+		for _, cl := range server.Clients.GetAll() {
+			cl.Stop(packets.ErrServerShuttingDown) // before its connection: that would be the reason
+		}
+		clients.closeConns()
+	}).Stop()
 
 	select {
 	case err := <-closed:
