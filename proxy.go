@@ -30,6 +30,9 @@ func proxyFromEnvironment(u *url.URL, t TLS) (*proxy, error) {
 	if err != nil || pu == nil {
 		return nil, err
 	}
+	if strings.HasPrefix(pu.Path, "//") { // what is no URL was taken for one without a scheme
+		return nil, fmt.Errorf("%s_PROXY: is not a URL; check the port, and the percent escapes of user and password", strings.ToUpper(u.Scheme))
+	}
 	p := &proxy{user: pu.User}
 	port := pu.Port()
 	switch pu.Scheme {

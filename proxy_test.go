@@ -288,6 +288,8 @@ func TestProxyChoice(t *testing.T) {
 		{"not for this host", "http://a.webhook.test/", map[string]string{"HTTP_PROXY": "http://proxy.test", "NO_PROXY": "b.test, webhook.test"}, "", ""},
 		{"not for this network", "http://10.1.2.3/", map[string]string{"HTTP_PROXY": "http://proxy.test", "NO_PROXY": "10.0.0.0/8"}, "", ""},
 		{"unknown scheme", "http://webhook.test/", map[string]string{"HTTP_PROXY": "ftp://user:secret@proxy.test"}, "", "HTTP_PROXY: the scheme of a proxy is http, https or socks5"},
+		{"unescaped password", "http://webhook.test/", map[string]string{"HTTP_PROXY": "http://user:sec ret@proxy.test"}, "", "HTTP_PROXY: is not a URL; check the port, and the percent escapes of user and password"},
+		{"bad port", "https://webhook.test/", map[string]string{"HTTPS_PROXY": "http://user:secret@proxy.test:http"}, "", "HTTPS_PROXY: is not a URL; check the port, and the percent escapes of user and password"},
 		{"no host", "https://webhook.test/", map[string]string{"HTTPS_PROXY": "http://user:secret@:80"}, "", "HTTPS_PROXY: has no host"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
