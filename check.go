@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"net/url"
 	"os"
@@ -101,6 +102,9 @@ func (e *Endpoint) fill(report func(field string, err error)) {
 	if e.Body.MaxPayload == 0 && equalFold(string(e.Body.Encoding), string(Base62)) {
 		e.Body.MaxPayload = 256 << 10
 	}
+	if r := &e.RateLimit; r.Burst == 0 && r.PerSecond > 0 {
+		r.Burst = min(max(int(math.Ceil(r.PerSecond/10)), 1), mostRate)
+	}
 	switch b := &e.Body; {
 	case isOneOf(b.Format, FormatCloudEvents, FormatCloudEventsBinary):
 		b.Source = cmp.Or(b.Source, defaultSource)
@@ -144,6 +148,7 @@ const (
 	defaultMinBackoff = 500 * time.Millisecond
 	defaultMaxBackoff = 30 * time.Second
 	longestBackoff    = 24 * time.Hour
+	mostRate          = 1_000_000
 )
 
 // fieldOf is the Go name of a setting or a block of the file.
@@ -178,6 +183,9 @@ func (e *Endpoint) conflicts(report func(key string, err error)) {
 				report("queue.credsfile", &invalid{"Unreadable file", "cannot be read: " + reason(err)})
 			}
 		}
+	}
+	if r := &e.RateLimit; r.Burst != 0 && r.PerSecond == 0 {
+		report("rate_limit.burst", &invalid{"Missing per_second", "needs a per_second beside it"})
 	}
 	switch onDisk := q.Type == DiskQueue; {
 	case onDisk && q.Dir == "":

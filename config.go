@@ -59,6 +59,7 @@ type Endpoint struct {
 
 	Retry      Retry
 	Breaker    Breaker
+	RateLimit  RateLimit
 	Queue      Queue
 	DeadLetter DeadLetter
 
@@ -235,6 +236,19 @@ type Breaker struct {
 	// Cooldown is the time between two probes of an open breaker: 1 ms to
 	// 24 h. Defaults to 5 s.
 	Cooldown time.Duration
+}
+
+// RateLimit bounds the requests to an endpoint, retries included; a batch is
+// one. What has to wait for it is not late, it just waits. The zero value sets
+// no limit.
+type RateLimit struct {
+	// PerSecond is how many requests may begin in a second, on average:
+	// 0.001 to 1000000, fractions too.
+	PerSecond float64
+
+	// Burst is how many may begin at once after a time without: 1 to
+	// 1000000. Defaults to those of a tenth of a second, at least 1.
+	Burst int
 }
 
 // Queue says where events wait and what happens when too many do.

@@ -35,8 +35,17 @@ func (q *queue) admits() bool { return q.busy < q.limits.workers && q.gate.admit
 func (q *queue) hold(w *worker) {
 	w.lane = q.popReady()
 	w.probe, w.target = q.gate.enter(), q.gate.target
+	q.awaitToken()
 	q.batching.claims++
 	q.busy++
+}
+
+// awaitToken has the clock see to it that the workers go on when there is a token
+// again, if that was the last one.
+func (q *queue) awaitToken() {
+	if q.gate.limiter != nil && q.gate.tokenIn(q.gate.now()) > 0 {
+		q.kickClock()
+	}
 }
 
 // take settles nothing; it fills w.jobs with events to deliver, waiting until
@@ -97,13 +106,19 @@ func (q *queue) fill(w *worker) bool {
 	for {
 		l := q.lanes.at(at)
 		for l.head != 0 && len(w.jobs) < most && (room > 0 || len(w.jobs) == 0) {
+			if q.alone(l) {
+				if len(w.jobs) > 0 {
+					break
+				}
+				most = 1
+			}
 			room -= leastBody(int(q.entries.at(l.head).size))
 			q.takeJob(w, at, l)
 		}
 		if l.inFlight == 0 {
 			q.forgetLane(at)
 		}
-		if len(w.jobs) == most || room <= 0 || q.ready.head == 0 {
+		if len(w.jobs) == most || room <= 0 || q.ready.head == 0 || len(w.jobs) > 0 && q.alone(q.lanes.at(q.ready.head)) {
 			break
 		}
 		at = q.popReady()
@@ -118,6 +133,9 @@ func (q *queue) fill(w *worker) bool {
 	q.dispatch() // lanes that this attempt's end, or its full batch, left ready
 	return len(w.jobs) > 0
 }
+
+// alone reports whether the first event of a lane goes into no batch.
+func (q *queue) alone(l *lane) bool { return q.entries.at(l.head).flags&entryAlone != 0 }
 
 // leave ends what hold began; it tells the gate if w's attempt was a probe.
 func (q *queue) leave(w *worker) {

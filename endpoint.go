@@ -87,6 +87,7 @@ func limitsOf(config *Endpoint) limits {
 	l := limits{
 		ordered:    config.Ordering != OrderNone,
 		maxPayload: config.Body.MaxPayload,
+		rate:       config.RateLimit,
 		queue:      config.Queue,
 		retry:      config.Retry,
 		batch:      config.Batch,

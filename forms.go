@@ -40,6 +40,16 @@ func number(least, most, standard int) form[int] {
 	}, standard}
 }
 
+// rational is a number that need not be whole, without a default.
+func rational(least, most float64) form[float64] {
+	return form[float64]{(*decoder).float, func(x float64) (float64, error) {
+		if !(least <= x && x <= most) { // nor is NaN
+			return x, outOfRange("must be %v to %.f", least, most)
+		}
+		return x, nil
+	}, 0}
+}
+
 func numberOrUnlimited(standard int) form[int] {
 	return form[int]{(*decoder).int, func(n int) (int, error) {
 		if n < 1 && n != unlimited {

@@ -61,7 +61,7 @@ func (c *Endpoint) sending() *Endpoint {
 	if f.PoolSize > 0 {
 		f.PoolSize = forwarders
 	}
-	f.Batch, f.Compression = Batch{}, NoCompression
+	f.Batch, f.Compression, f.RateLimit = Batch{}, NoCompression, RateLimit{}
 	return &f
 }
 

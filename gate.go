@@ -1,10 +1,15 @@
 package webhook
 
-import "time"
+import (
+	"time"
+
+	"golang.org/x/time/rate"
+)
 
 // A gate stands between a queue and its workers: it is shut while the endpoint
 // has asked for a pause, and it lets one probe through per cooldown while the
-// breaker is open. The queue's lock guards it.
+// breaker is open, and no more requests than the rate limit allows. The queue's
+// lock guards it.
 type gate struct {
 	epoch time.Time // times are nanoseconds since then, by the monotonic clock
 
@@ -17,6 +22,8 @@ type gate struct {
 	leased     bool  // attempts need a lease
 	leaseUntil int64 // and have it until then
 
+	limiter *rate.Limiter // a token for each attempt; nil for no limit
+
 	target int // rises when the endpoint gets another URL: what becomes of attempts on an earlier one says nothing
 }
 
@@ -24,7 +31,7 @@ func (g *gate) now() int64 { return int64(time.Since(g.epoch)) }
 
 // admits reports whether an attempt may start now.
 func (g *gate) admits() bool {
-	if g.pausedUntil == 0 && !g.open && !g.leased {
+	if g.pausedUntil == 0 && !g.open && g.limiter == nil && !g.leased {
 		return true // the usual case, without a look at the clock
 	}
 	now := g.now()
@@ -32,14 +39,49 @@ func (g *gate) admits() bool {
 		return false
 	}
 	g.pausedUntil = 0
-	return !g.open || !g.probing && now >= g.nextProbe
+	return (!g.open || !g.probing && now >= g.nextProbe) && g.tokenIn(now) == 0
 }
 
 // enter records that an attempt starts and reports whether it is a probe,
 // whose end is told with left.
 func (g *gate) enter() bool {
+	g.takeToken()
 	g.probing = g.open
 	return g.open
+}
+
+// takeToken takes the token of an attempt that admits has admitted.
+func (g *gate) takeToken() {
+	if g.limiter != nil {
+		g.limiter.AllowN(g.at(g.now()), 1)
+	}
+}
+
+// tokenIn returns how long after now the next attempt has its token, 0 if it
+// has one. The rounding is the limiter's own: what is 0 here is allowed there.
+func (g *gate) tokenIn(now int64) int64 {
+	if g.limiter == nil {
+		return 0
+	}
+	missing := 1 - g.limiter.TokensAt(g.at(now))
+	return int64(max(missing, 0) / float64(g.limiter.Limit()) * float64(time.Second))
+}
+
+// at is the time of an instant.
+func (g *gate) at(now int64) time.Time { return g.epoch.Add(time.Duration(now)) }
+
+// limit changes the rate limit. Tokens that there are stay, and those that are
+// owed: no change of the limit is a burst.
+func (g *gate) limit(r RateLimit) {
+	switch limit, now := rate.Limit(r.PerSecond), g.at(g.now()); {
+	case r.PerSecond == 0:
+		g.limiter = nil
+	case g.limiter == nil:
+		g.limiter = rate.NewLimiter(limit, r.Burst)
+	default:
+		g.limiter.SetLimitAt(now, limit)
+		g.limiter.SetBurstAt(now, r.Burst)
+	}
 }
 
 // left records that the probe is over.
@@ -88,18 +130,25 @@ func (g *gate) failed(b Breaker, probe bool) (opened bool) {
 func (g *gate) probeNow() { g.nextProbe = 0 }
 
 // retarget forgets what it knows of the endpoint, which has another URL.
-func (g *gate) retarget() { *g = gate{epoch: g.epoch, target: g.target + 1} }
+func (g *gate) retarget() {
+	*g = gate{epoch: g.epoch, limiter: g.limiter, target: g.target + 1}
+}
 
 // due returns when a shut gate may open, in nanoseconds since the epoch, or
 // false when nothing but an attempt's end will change it.
 func (g *gate) due() (int64, bool) {
-	switch {
-	case g.leased && g.now() >= g.leaseUntil:
+	if g.leased && g.now() >= g.leaseUntil {
 		return 0, false
-	case g.pausedUntil > 0 && g.open:
-		return max(g.pausedUntil, g.nextProbe), !g.probing
-	case g.pausedUntil > 0:
-		return g.pausedUntil, true
 	}
-	return g.nextProbe, g.open && !g.probing
+	at, shut := g.pausedUntil, g.pausedUntil > 0
+	if g.open {
+		at, shut = max(at, g.nextProbe), true
+	}
+	if g.limiter != nil {
+		now := g.now()
+		if wait := g.tokenIn(now); wait > 0 {
+			at, shut = max(at, now+wait), true
+		}
+	}
+	return at, shut && !(g.open && g.probing)
 }

@@ -152,7 +152,6 @@ func (b *intake) endTenure(t *tenure) {
 		switch {
 		case b.messages[e.ref].tenure != t:
 		case e.flags&entryInFlight != 0:
-			e.flags |= entryOrphan
 		default: // the first of its lane, all of which is in the partition
 			q.takeHead(e.lane)
 			q.counters.events[e.kind()].Forwarded++
@@ -163,6 +162,13 @@ func (b *intake) endTenure(t *tenure) {
 	}
 	t.over = true
 	b.look(t)
+}
+
+// isOver reports whether an event in flight is of a partition that this worker
+// does not have any more.
+func (q *queue) isOver(ref uint64) bool {
+	in, ok := q.store.(*intake)
+	return ok && in.messages[ref].tenure.over
 }
 
 // giveBack ends an event that another worker has to deal with, or this one

@@ -133,9 +133,10 @@ func (w *worker) deliver() {
 		}
 	}
 	w.ends = append(w.ends[:0], len(jobs))
+	suspects := 0 // of jobs[at:], those that were just refused together
 	for at, again := 0, false; at < len(jobs); again = true {
 		if again && !p.queue.goesOn(w) {
-			p.queue.release(w, jobs[at:], result{fate: fateAgain})
+			p.queue.postpone(w, jobs[at:], suspects)
 			return
 		}
 		end := w.ends[len(w.ends)-1]
@@ -159,12 +160,14 @@ func (w *worker) deliver() {
 			if out.verdict == refused && n > 1 {
 				p.queue.countAttempt(out, took)
 				w.ends = append(w.ends, at+n/2)
+				suspects = n
 				continue
 			}
 			if !p.conclude(w, jobs[at:], n, out, took) {
 				return
 			}
 		}
+		suspects = 0
 		if at += n; at == end {
 			w.ends = w.ends[:len(w.ends)-1]
 		}
@@ -380,12 +383,18 @@ func (q *queue) attempted(out outcome, took time.Duration) {
 	}
 }
 
-// goesOn reports whether w may make another attempt for what it holds. With an
-// open breaker that would be a probe, which is for the queue to send.
+// goesOn reports whether w may make another attempt for what it holds, and
+// takes the token for it. With an open breaker that would be a probe, which is
+// for the queue to send.
 func (q *queue) goesOn(w *worker) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.gate.admits() && !q.gate.open && !q.halted && !w.pool.retired
+	if !q.gate.admits() || q.gate.open || q.halted || w.pool.retired {
+		return false
+	}
+	q.gate.takeToken()
+	q.awaitToken()
+	return true
 }
 
 // causeOf says why an attempt's outcome ends its event.

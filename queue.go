@@ -53,6 +53,7 @@ type queue struct {
 type limits struct {
 	ordered    bool
 	maxPayload int64
+	rate       RateLimit
 	queue      Queue
 	retry      Retry
 	batch      Batch  // MaxEvents is 1 for none
@@ -83,7 +84,7 @@ const (
 	entryInFlight entryFlags = 1 << iota
 	entryPassed              // see ageList
 	entryRefused             // of a refused connection
-	entryOrphan              // in flight, of a partition that is another worker's now
+	entryAlone               // goes into no batch, see postpone
 
 	entryKind = 4 // where the kind begins
 )
@@ -122,6 +123,7 @@ func newQueue(l limits, st store) *queue {
 		kick:    make(chan struct{}, 1),
 		drained: make(chan struct{}),
 	}
+	q.gate.limit(l.rate)
 	q.backoff.lanes = &q.lanes
 	return q
 }

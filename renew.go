@@ -91,6 +91,7 @@ func samePool(a, b *Endpoint) bool {
 	x.Events, y.Events = nil, nil
 	x.Queue, y.Queue = Queue{}, Queue{}
 	x.Ordering, y.Ordering = "", ""
+	x.RateLimit, y.RateLimit = RateLimit{}, RateLimit{}
 	return reflect.DeepEqual(x, y)
 }
 
@@ -103,6 +104,7 @@ func (e *endpoint) renew(old *endpoint) {
 	counted := q.limits.events
 	q.limits = limitsOf(e.config)
 	q.limits.events |= counted // what has been counted stays in Stats
+	q.gate.limit(q.limits.rate)
 	e.clock.giveUp = e.pool.giveUp
 	if e.pool != old.pool {
 		e.pool.older = old.pool.unended()

@@ -167,6 +167,9 @@ var commonSettings = []setting[Endpoint]{
 	field("breaker.failures", "Breaker.Failures", func(e *Endpoint) *int { return &e.Breaker.Failures }, numberOrUnlimited(10)),
 	field("breaker.cooldown", "Breaker.Cooldown", func(e *Endpoint) *time.Duration { return &e.Breaker.Cooldown }, duration(24*time.Hour, 5*time.Second)),
 
+	field("rate_limit.per_second", "RateLimit.PerSecond", func(e *Endpoint) *float64 { return &e.RateLimit.PerSecond }, rational(0.001, mostRate)),
+	field("rate_limit.burst", "RateLimit.Burst", func(e *Endpoint) *int { return &e.RateLimit.Burst }, number(1, mostRate, 0)),
+
 	field("dead_letter.file", "DeadLetter.File", func(e *Endpoint) *string { return &e.DeadLetter.File }, filePath()),
 	field("dead_letter.max_bytes", "DeadLetter.MaxBytes", func(e *Endpoint) *int64 { return &e.DeadLetter.MaxBytes }, size(64<<20)),
 	field("dead_letter.keep", "DeadLetter.Keep", func(e *Endpoint) *int { return &e.DeadLetter.Keep }, letterCount()),

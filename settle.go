@@ -10,6 +10,7 @@ type result struct {
 	fate    fate
 	status  int           // of fateRetry: the HTTP status that the attempt got, 0 for none
 	backoff time.Duration // of fateRetry
+	alone   bool          // of fateAgain: no batch any more
 }
 
 type fate uint8
@@ -39,6 +40,19 @@ func (q *queue) release(w *worker, jobs []job, r result) {
 	q.settle(jobs)
 }
 
+// postpone settles jobs of w that have to wait before the next attempt. The
+// first of them, suspects, were refused together: from now on each goes alone,
+// because as a batch they would be refused again, and wait again.
+func (q *queue) postpone(w *worker, jobs []job, suspects int) {
+	for i := range jobs {
+		jobs[i].result = result{fate: fateAgain, alone: i < suspects}
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.leave(w)
+	q.settle(jobs)
+}
+
 // finish settles jobs for which no attempt was made.
 func (q *queue) finish(jobs []job, r result) {
 	for i := range jobs {
@@ -60,7 +74,7 @@ func (q *queue) settle(jobs []job) {
 		if q.abandoned != keep && (r.fate == fateRetry || r.fate == fateAgain) {
 			r.fate = fateShutdown
 		}
-		if e.flags&entryOrphan != 0 && (r.fate == fateRetry || r.fate == fateAgain) {
+		if (r.fate == fateRetry || r.fate == fateAgain) && q.isOver(e.ref) {
 			r.fate = fateReturned
 		}
 		switch r.fate {
@@ -92,6 +106,9 @@ func (q *queue) settle(jobs []job) {
 				l := q.lanes.at(j.lane)
 				l.status = uint16(r.status)
 				l.readyAt = max(l.readyAt, q.gate.now()+int64(r.backoff))
+			}
+			if r.alone {
+				e.flags |= entryAlone
 			}
 			l := q.lanes.at(j.lane)
 			e.next = l.head

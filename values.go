@@ -98,6 +98,25 @@ func (d *decoder) int(n *node) (int, bool) {
 	return int(number), ok
 }
 
+// float reads a number.
+func (d *decoder) float(n *node) (float64, bool) {
+	const want = "a number, without quotes"
+	s, ok := d.scalar(n, want)
+	switch {
+	case !ok:
+		return 0, false
+	case s.kind == numberScalar:
+		x, _ := s.num.Float64()
+		return x, true
+	case s.kind == stringScalar && s.computed:
+		if x, err := strconv.ParseFloat(s.text, 64); err == nil {
+			return x, true
+		}
+	}
+	d.wrongType(n, want)
+	return 0, false
+}
+
 // size reads a number of bytes.
 func (d *decoder) size(n *node) (int64, bool) {
 	const want = `a number of bytes, or a string such as "256KiB" or "8MiB" (B, KiB, MiB, GiB)`
