@@ -52,7 +52,8 @@ type poster interface {
 // slices.
 type request struct {
 	id          []byte // webhook-id
-	contentType string // overrides the endpoint's content-type if not ""
+	head        uint32 // of client.heads
+	contentType string // overrides the head's content-type if not ""
 	header      []byte // more header lines, each ending in CRLF
 	body        []byte
 	partition   int // of a stream

@@ -34,6 +34,11 @@ func (w *worker) prepareBatch(jobs []job) (n int, err error) {
 		if !inMemory {
 			j.rec = nil // the buffer is used again
 		}
+		if n == 0 {
+			w.req.head = b.item.head
+		} else if b.item.head != w.req.head {
+			break // a request has one set of headers
+		}
 		b.ids = w.ev.id.append(b.ids)
 		item := b.item.body
 		if !c.WithoutIDs && !p.format.hasID {

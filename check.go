@@ -22,11 +22,12 @@ func (c *Config) resolve() (*Config, error) {
 	if c == nil || len(c.Endpoints) == 0 {
 		return nil, errors.New("the configuration has no endpoints")
 	}
-	resolved := &Config{Endpoints: slices.Clone(c.Endpoints)}
+	resolved := new(Config)
 	var problems []error
 	names := make(map[string]bool)
-	for i := range resolved.Endpoints {
-		e := &resolved.Endpoints[i]
+	var splits []split
+	var reports []func(field string, err error) // of the endpoints that splits come from
+	for _, e := range c.Endpoints {
 		if e.Name == "" {
 			e.Name = defaultName
 		}
@@ -41,14 +42,26 @@ func (c *Config) resolve() (*Config, error) {
 			names[name] = true
 		}
 		e.resolve(problem)
+		own := e.split()
+		resolved.Endpoints = append(resolved.Endpoints, e)
+		for _, s := range own {
+			resolved.Endpoints = append(resolved.Endpoints, s.Endpoint)
+			splits, reports = append(splits, s), append(reports, problem)
+		}
 	}
+	checkSplits(splits, names, func(i int, key string, err error) {
+		reports[i](fmt.Sprintf("Events[%d].%s", splits[i].rule, fieldOf(ruleSettings, key)), err)
+	})
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
 	return resolved, nil
 }
 
-const defaultName = "default"
+const (
+	defaultName = "default"
+	longestName = 64
+)
 
 // resolve fills in defaults and reports what is wrong, by field. It does not
 // write to what other copies of e share.
@@ -56,8 +69,58 @@ func (e *Endpoint) resolve(report func(field string, err error)) {
 	e.Headers = slices.Clone(e.Headers)
 	e.Events = slices.Clone(e.Events)
 	e.fill(report)
+	checkHeaders(e.Headers, report)
+	for i := range e.Events {
+		rule := &e.Events[i]
+		in := func(field string, err error) { report(fmt.Sprintf("Events[%d].%s", i, field), err) }
+		rule.resolve(in)
+		e.ruleConflicts(rule, func(key string, err error) { in(fieldOf(ruleSettings, key), err) })
+	}
+	e.conflicts(func(key string, err error) { report(fieldOf(e.settings(), key), err) })
+}
+
+// resolve is that of an endpoint, for one of its rules.
+func (r *Rule) resolve(report func(field string, err error)) {
+	r.Except, r.Clients = slices.Clone(r.Except), slices.Clone(r.Clients)
+	r.Users, r.Listeners = slices.Clone(r.Users), slices.Clone(r.Listeners)
+	r.Headers = slices.Clone(r.Headers)
+	checkHeaders(r.Headers, report)
+	if r.Encoding != "" {
+		enc, err := choice(encodings).check(r.Encoding)
+		if err != nil {
+			report("Encoding", err)
+		}
+		r.Encoding = enc
+	}
+	if r.URL != "" {
+		if err := checkURL(r.URL); err != nil {
+			report("URL", err)
+		}
+	}
+	if r.Name != "" {
+		if err := checkName(r.Name); err != nil {
+			report("Name", err)
+		}
+	}
+	name, err := checkEvent(r.Event)
+	if err != nil {
+		report("Event", err)
+		return
+	}
+	r.Event = name
+	checkExcept(*r, func(at int, err error) { report(fmt.Sprintf("Except[%d]", at), err) })
+	if r.Topic == "" {
+		return
+	}
+	if err := checkTopic(*r); err != nil {
+		report("Topic", err)
+	}
+}
+
+// checkHeaders checks headers of a Config that was written in Go.
+func checkHeaders(headers []Header, report func(field string, err error)) {
 	names := make(map[string]bool)
-	for i, h := range e.Headers {
+	for i, h := range headers {
 		at := fmt.Sprintf("Headers[%d].", i)
 		if err := checkHeaderName(h.Name); err != nil {
 			report(at+"Name", err)
@@ -70,25 +133,6 @@ func (e *Endpoint) resolve(report func(field string, err error)) {
 			report(at+"Value", err)
 		}
 	}
-	for i := range e.Events {
-		rule := &e.Events[i]
-		name, err := checkEvent(rule.Event)
-		if err != nil {
-			report(fmt.Sprintf("Events[%d].Event", i), err)
-			continue
-		}
-		rule.Event = name
-		rule.Except, rule.Clients = slices.Clone(rule.Except), slices.Clone(rule.Clients)
-		rule.Users, rule.Listeners = slices.Clone(rule.Users), slices.Clone(rule.Listeners)
-		checkExcept(*rule, func(at int, err error) { report(fmt.Sprintf("Events[%d].Except[%d]", i, at), err) })
-		if rule.Topic == "" {
-			continue
-		}
-		if err := checkTopic(*rule); err != nil {
-			report(fmt.Sprintf("Events[%d].Topic", i), err)
-		}
-	}
-	e.conflicts(func(key string, err error) { report(fieldOf(e.settings(), key), err) })
 }
 
 // fill gives zero fields their defaults, and reports what is wrong with others.
@@ -100,7 +144,7 @@ func (e *Endpoint) fill(report func(field string, err error)) {
 		retry.MaxBackoff = min(retry.MinBackoff, longestBackoff)
 	}
 	if e.Body.MaxPayload == 0 && equalFold(string(e.Body.Encoding), string(Base62)) {
-		e.Body.MaxPayload = 256 << 10
+		e.Body.MaxPayload = longestBase62
 	}
 	if r := &e.RateLimit; r.Burst == 0 && r.PerSecond > 0 {
 		r.Burst = min(max(int(math.Ceil(r.PerSecond/10)), 1), mostRate)
@@ -152,7 +196,7 @@ const (
 )
 
 // fieldOf is the Go name of a setting or a block of the file.
-func fieldOf(settings []setting[Endpoint], key string) string {
+func fieldOf[T any](settings []setting[T], key string) string {
 	for _, s := range settings {
 		if s.key == key {
 			return s.field
@@ -196,7 +240,7 @@ func (e *Endpoint) conflicts(report func(key string, err error)) {
 	if q.Type == DiskQueue && q.MaxBytes >= 0 && q.MaxBytes < 1<<20 {
 		report(block+"max_bytes", outOfRange("must be at least 1 MiB for a disk queue, or -1 for no limit"))
 	}
-	if e.Compression == Gzip && slices.ContainsFunc(e.Headers, func(h Header) bool { return equalFold(h.Name, "Content-Encoding") }) {
+	if e.Compression == Gzip && hasHeader(e.Headers, "Content-Encoding") {
 		report("compression", &invalid{"Conflicting settings", "cannot be used beside a Content-Encoding header"})
 	}
 	b := &e.Body
@@ -209,16 +253,47 @@ func (e *Endpoint) conflicts(report func(key string, err error)) {
 	if b.Format == FormatCloudEventsBinary && e.Batch.enabled() {
 		report("body.format", &invalid{"Conflicting settings", `cannot be "cloudevents-binary" beside batch, because a payload is a whole body; use "cloudevents"`})
 	}
-	for _, h := range e.Headers {
-		if b.Format == FormatCloudEventsBinary && len(h.Name) > 3 && equalFold(h.Name[:3], "ce-") {
-			report("headers", &invalid{"Reserved header", "must not have names that begin with ce- under this body.format, which sends its own"})
-		}
+	if err := b.checkAttributes(e.Headers); err != nil {
+		report("headers", err)
 	}
 	if e.Signing.Secret == "" && e.Signing.PreviousSecret != "" {
 		report("signing.previous_secret", &invalid{"Missing secret", "needs a secret beside it, the one that is used from now on"})
 	}
 	if !e.TLS.Disabled {
 		e.TLS.conflicts(report)
+	}
+}
+
+// checkAttributes refuses headers that are CloudEvents' own.
+func (b *Body) checkAttributes(headers []Header) error {
+	own := func(h Header) bool { return len(h.Name) > 3 && equalFold(h.Name[:3], "ce-") }
+	if b.Format == FormatCloudEventsBinary && slices.ContainsFunc(headers, own) {
+		return &invalid{"Reserved header", "must not have names that begin with ce- under this body.format, which sends its own"}
+	}
+	return nil
+}
+
+func hasHeader(headers []Header, name string) bool {
+	return slices.ContainsFunc(headers, func(h Header) bool { return equalFold(h.Name, name) })
+}
+
+// ruleConflicts is conflicts, for a rule.
+func (e *Endpoint) ruleConflicts(r *Rule, report func(key string, err error)) {
+	if err := e.Body.checkAttributes(r.Headers); err != nil {
+		report("headers", err)
+	}
+	if e.Compression == Gzip && hasHeader(r.Headers, "Content-Encoding") {
+		report("headers", &invalid{"Conflicting settings", "cannot have a Content-Encoding beside compression"})
+	}
+	switch k := kindOf(r.Event); {
+	case r.Encoding == "" || k == 0:
+	case !k.isMessage():
+		report("body.encoding", &invalid{"Unused setting", "has no effect on this event, which has no payload"})
+	case e.Body.Format == FormatCloudEventsBinary:
+		report("body.encoding", &invalid{"Unused setting", `has no effect under format = "cloudevents-binary", where a payload goes as it is`})
+	}
+	if r.Name != "" && r.URL == "" {
+		report("name", &invalid{"Unused setting", "has no effect without a url beside it, which makes the rule an endpoint"})
 	}
 }
 
@@ -273,7 +348,7 @@ func readable(path string) error {
 // metric label, a folder and a NATS subject.
 func checkName(name string) error {
 	other := func(r rune) bool { return r >= 0x80 || !isWord(byte(r)) }
-	if name == "" || len(name) > 64 || strings.ContainsFunc(name, other) {
+	if name == "" || len(name) > longestName || strings.ContainsFunc(name, other) {
 		return &invalid{"Invalid label", "must be 1 to 64 letters A-Z and a-z, digits, _ and -"}
 	}
 	return nil

@@ -23,11 +23,9 @@ type client struct {
 	host   string // with port, for dialing
 	path   string // request target as written: path and query
 
-	// head is the fixed part of each request; head[ctStart:ctEnd] is the
-	// content-type line and ctName the header's name as written.
-	head           []byte
-	ctStart, ctEnd int
-	ctName         string
+	// heads are the fixed parts of requests by request.head: 0 is that of
+	// most, others are of rules with headers of their own.
+	heads map[uint32]*head
 
 	signing Signing
 
@@ -36,8 +34,16 @@ type client struct {
 
 	transport http.RoundTripper // replaces all connections of our own
 	url       *url.URL          // of transport's requests: no user info, no fragment
-	header    http.Header       // of transport's requests
-	hostname  string            // Host header of transport's requests
+}
+
+// A head is the fixed part of requests.
+type head struct {
+	text           []byte // over connections of our own
+	ctStart, ctEnd int    // text[ctStart:ctEnd] is the content-type line
+	ctName         string // the header's name as written
+
+	header   http.Header // of a transport's requests
+	hostname string      // Host header of a transport's requests
 }
 
 // newClient prepares the client of an endpoint that has been checked: it reads
@@ -63,9 +69,9 @@ func newClient(ep *Endpoint, rt http.RoundTripper) (*client, error) {
 	if _, err := newSigner(ep.Signing); err != nil {
 		return nil, err
 	}
-	headers := requestHeaders(ep.Headers, u)
 	if rt != nil {
-		c.prepareTransport(u, headers)
+		c.prepareTransport(u)
+		c.prepareHeads(ep, func(headers []Header) *head { return newTransportHead(requestHeaders(headers, u)) })
 		return c, nil
 	}
 	if c.proxy, err = proxyFromEnvironment(u, ep.TLS); err != nil {
@@ -75,13 +81,25 @@ func newClient(ep *Endpoint, rt http.RoundTripper) (*client, error) {
 		if c.tls, err = ep.TLS.clientConfig(u.Hostname()); err != nil {
 			return nil, err
 		}
-	} else if c.proxy != nil && !c.proxy.socks {
+	}
+	var proxied []Header
+	if u.Scheme == "http" && c.proxy != nil && !c.proxy.socks {
 		// A proxy gets the request itself, so it needs the whole URL.
 		target = "http://" + headerHost(u) + target
-		headers = append(headers, c.proxy.headers()...)
+		proxied = c.proxy.headers()
 	}
-	c.prepareHead(target, headers)
+	c.prepareHeads(ep, func(headers []Header) *head { return newHead(target, append(requestHeaders(headers, u), proxied...)) })
 	return c, nil
+}
+
+// prepareHeads makes the head for each set of configured headers.
+func (c *client) prepareHeads(ep *Endpoint, of func(headers []Header) *head) {
+	c.heads = make(map[uint32]*head)
+	for _, v := range ep.variants() {
+		if c.heads[v.head] == nil {
+			c.heads[v.head] = of(v.headers)
+		}
+	}
 }
 
 // conn makes a poster for one worker.
@@ -198,25 +216,26 @@ func basicAuth(user *url.Userinfo) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password))
 }
 
-// prepareHead builds the fixed part of the requests.
-func (c *client) prepareHead(target string, headers []Header) {
-	c.head = append(c.head, "POST "+target+" HTTP/1.1\r\n"...)
-	for _, h := range headers {
-		start := len(c.head)
-		c.head = append(c.head, h.Name+": "+string(h.Value)+"\r\n"...)
-		if c.ctName == "" && equalFold(h.Name, "Content-Type") {
-			c.ctName, c.ctStart, c.ctEnd = h.Name, start, len(c.head)
+// newHead builds the fixed part of requests.
+func newHead(target string, headers []Header) *head {
+	h := &head{text: []byte("POST " + target + " HTTP/1.1\r\n")}
+	for _, header := range headers {
+		start := len(h.text)
+		h.text = append(h.text, header.Name+": "+string(header.Value)+"\r\n"...)
+		if h.ctName == "" && equalFold(header.Name, "Content-Type") {
+			h.ctName, h.ctStart, h.ctEnd = header.Name, start, len(h.text)
 		}
 	}
+	return h
 }
 
-// appendHead appends the fixed part of a request, with contentType in place of
-// the endpoint's content-type if it is not "".
-func (c *client) appendHead(dst []byte, contentType string) []byte {
+// append appends the fixed part of a request, with contentType in place of the
+// content-type that it has if it is not "".
+func (h *head) append(dst []byte, contentType string) []byte {
 	if contentType == "" {
-		return append(dst, c.head...)
+		return append(dst, h.text...)
 	}
-	dst = append(dst, c.head[:c.ctStart]...)
-	dst = append(dst, c.ctName+": "+contentType+"\r\n"...)
-	return append(dst, c.head[c.ctEnd:]...)
+	dst = append(dst, h.text[:h.ctStart]...)
+	dst = append(dst, h.ctName+": "+contentType+"\r\n"...)
+	return append(dst, h.text[h.ctEnd:]...)
 }

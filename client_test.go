@@ -62,7 +62,7 @@ func TestRequestHead(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := strings.ReplaceAll(tt.want, "\n", "\r\n")
-			if got := string(c.appendHead(nil, tt.contentType)); got != want {
+			if got := string(c.heads[0].append(nil, tt.contentType)); got != want {
 				t.Errorf("head of %s\n got %q\nwant %q", tt.url, got, want)
 			}
 		})

@@ -75,7 +75,7 @@ type Endpoint struct {
 	Compression Compression
 }
 
-// Header is one HTTP header of every request.
+// Header is one HTTP header of a request.
 type Header struct {
 	Name  string
 	Value Secret // often a credential, so it never prints
@@ -171,7 +171,8 @@ type TLS struct {
 	MinVersion uint16
 }
 
-// Rule selects events of one kind.
+// Rule selects events of one kind, and may say how they are sent. Of several
+// rules that match an event the first one decides.
 type Rule struct {
 	// Event is one of the twelve names, in any letter case.
 	Event EventName
@@ -196,6 +197,29 @@ type Rule struct {
 	// WithoutInline leaves out what the program itself publishes
 	// (inline = false).
 	WithoutInline bool
+
+	// Headers are sent too, in place of those of the endpoint that have the
+	// same name. What holds for the endpoint's holds for them.
+	Headers []Header
+
+	// Encoding is that of the payloads (body.encoding), only for the three
+	// message events. Where it is Base62, and the endpoint's is not, payloads
+	// have at most 256 KiB. Defaults to the endpoint's.
+	Encoding Encoding
+
+	// URL makes the rule an endpoint of its own, with its own queue,
+	// connections, breaker and counters, as soon as the configuration is
+	// checked. Its settings are the endpoint's; but where the URL has another
+	// scheme, host or port, no credentials go along: no user info, no Signing,
+	// no client certificate and no TLS.ServerName, and of the endpoint's
+	// headers none that is called Host or whose name has auth, cookie,
+	// credential, key, password, secret, session, signature or token in it.
+	URL string
+
+	// Name is that endpoint's, and only for a rule with a URL. Defaults to
+	// the endpoint's name, a dash, and which of its rules this is, counting
+	// from 1.
+	Name string
 }
 
 // Ordering says which events of an endpoint wait for each other.

@@ -55,6 +55,11 @@ func dump(cfg *Config) string {
 		for _, h := range e.Headers {
 			fmt.Fprintf(&b, " [%s=%s]", h.Name, string(h.Value))
 		}
+		for _, r := range e.Events {
+			for _, h := range r.Headers {
+				fmt.Fprintf(&b, " [%s: %s=%s]", r.Event, h.Name, string(h.Value))
+			}
+		}
 		fmt.Fprintf(&b, " [%s]\n", string(e.TLS.KeyPassword))
 	}
 	return b.String()
@@ -127,6 +132,31 @@ func TestParseSpellings(t *testing.T) {
 					},
 					{Event: OnClientConnected, Except: []string{"no//matter"}},
 				}
+			}),
+		},
+		"overrides": {
+			defaults(func(e *Endpoint) {
+				e.URL = "https://u:p@127.0.0.1/hook"
+				e.Headers = []Header{{"X-Api-Key", "k"}, {"accept", "*/*"}}
+				e.Signing.Secret = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
+				e.TLS.ServerName = "receiver"
+				e.Events = []Rule{
+					{Event: OnMessagePublish, Topic: "cmd/#", Headers: []Header{{"x-api-key", "c"}, {"X-Kind", "cmd"}}, Encoding: Base64},
+					{Event: OnClientConnected},
+				}
+			}),
+			defaults(func(e *Endpoint) {
+				e.Name, e.URL = "default-2", "https://127.0.0.1:443/log"
+				e.Headers = []Header{{"X-Api-Key", "k"}, {"accept", "*/*"}, {"Authorization", "Basic dTpw"}}
+				e.Body.Encoding, e.Body.MaxPayload = Base62, 256<<10
+				e.Signing.Secret = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
+				e.TLS.ServerName = "receiver"
+				e.Events = []Rule{{Event: OnMessagePublish, Topic: "log/#"}}
+			}),
+			defaults(func(e *Endpoint) {
+				e.Name, e.URL = "gone", "http://other.test"
+				e.Headers = []Header{{"accept", "*/*"}, {"Authorization", "Bearer x"}}
+				e.Events = []Rule{{Event: OnClientDisconnected}}
 			}),
 		},
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -33,6 +34,10 @@ type deadLetter struct {
 
 	// Headers are those that the event brought along, by name.
 	Headers map[string]string `json:"headers,omitempty"`
+
+	// Rule is the key of the rule that selected the event, in hexadecimal, if
+	// it has settings of its own: those of its headers are not written down.
+	Rule string `json:"rule,omitempty"`
 
 	// BodyEncoding is "base64" when the body is not UTF-8, which a JSON
 	// string cannot carry.
@@ -58,6 +63,25 @@ func (l *deadLetter) setHeaders(lines []byte) {
 			l.Headers[name] = value
 		}
 	}
+}
+
+// setRule keeps which rule selected the event.
+func (l *deadLetter) setRule(key uint32) {
+	if key != 0 {
+		l.Rule = fmt.Sprintf("%08x", key)
+	}
+}
+
+// rule returns which rule selected the event.
+func (l *deadLetter) rule() (key uint32, err error) {
+	if l.Rule == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(l.Rule, 16, 32)
+	if err != nil {
+		return 0, fmt.Errorf("rule %.20q is not a number of 8 hexadecimal digits", l.Rule)
+	}
+	return uint32(n), nil
 }
 
 // header returns the header lines of the request. A file can be edited, so

@@ -75,8 +75,15 @@ type decoder struct {
 	files    []string // that values are read from
 
 	key     string          // of the setting being read
-	failed  map[string]bool // settings and blocks of the section with a problem
+	failed  map[string]bool // settings and blocks of the section, or the rule, with a problem
+	rules   []ruleNode      // of the section, as the endpoint has them
 	partial bool            // the section was cut off: something may be missing
+}
+
+// A ruleNode is a rule as it is written.
+type ruleNode struct {
+	*node
+	failed map[string]bool // settings with a problem
 }
 
 func (d *decoder) problem(at span, summary, detail string) {
@@ -99,6 +106,8 @@ func (d *decoder) wrongType(n *node, want string) {
 func (d *decoder) config(sections []*section) *Config {
 	cfg := &Config{Endpoints: make([]Endpoint, 0, len(sections))}
 	names := make(map[string]bool)
+	var splits []split
+	var written []ruleNode // where splits come from
 	for _, s := range sections {
 		e := Endpoint{Name: defaultName}
 		at := s.span
@@ -114,14 +123,23 @@ func (d *decoder) config(sections []*section) *Config {
 			names[name] = true
 		}
 		d.endpoint(s, &e)
+		own := e.split()
 		cfg.Endpoints = append(cfg.Endpoints, e)
+		for _, s := range own {
+			cfg.Endpoints = append(cfg.Endpoints, s.Endpoint)
+			splits, written = append(splits, s), append(written, d.rules[s.rule])
+		}
 	}
+	checkSplits(splits, names, func(i int, key string, err error) {
+		d.key = key
+		d.refuse(written[i].place(key, written[i].span), err)
+	})
 	return cfg
 }
 
 // endpoint reads one section.
 func (d *decoder) endpoint(s *section, e *Endpoint) {
-	d.failed, d.partial = make(map[string]bool), s.partial
+	d.failed, d.rules, d.partial = make(map[string]bool), nil, s.partial
 	if s.body == nil {
 		return
 	}
@@ -157,21 +175,34 @@ func (d *decoder) endpoint(s *section, e *Endpoint) {
 		if d.failed[block] || d.failed[key] || slices.ContainsFunc(partners[key], func(k string) bool { return d.failed[k] }) {
 			return
 		}
-		at := s.span
-		for k := key; ; {
-			if n := s.body.at(k); n != nil {
-				at = n.span
-				break
-			}
-			dot := strings.LastIndexByte(k, '.')
-			if dot < 0 {
-				break
-			}
-			k = k[:dot]
-		}
 		d.key = key
-		d.refuse(at, err)
+		d.refuse(s.body.place(key, s.span), err)
 	})
+	for i := range e.Events {
+		written := d.rules[i]
+		e.ruleConflicts(&e.Events[i], func(key string, err error) {
+			if block, _, _ := strings.Cut(key, "."); written.failed[block] || key == "name" && written.failed["url"] {
+				return
+			}
+			d.key = key
+			d.refuse(written.place(key, written.span), err)
+		})
+	}
+}
+
+// place returns where the value of a setting, or its nearest block, is written in
+// an object, or otherwise if it is not.
+func (n *node) place(key string, otherwise span) span {
+	for {
+		if value := n.at(key); value != nil {
+			return value.span
+		}
+		dot := strings.LastIndexByte(key, '.')
+		if dot < 0 {
+			return otherwise
+		}
+		key = key[:dot]
+	}
 }
 
 // at returns the value of a setting or a block, or nil.
@@ -277,7 +308,7 @@ func keysOf[T any](settings []setting[T]) []string {
 	return keys
 }
 
-func readURL(d *decoder, n *node, e *Endpoint) {
+func readURL(d *decoder, n *node, to *string) {
 	text, ok := d.text(n)
 	if !ok {
 		return
@@ -286,10 +317,10 @@ func readURL(d *decoder, n *node, e *Endpoint) {
 		d.refuse(n.span, err)
 		return
 	}
-	e.URL = text
+	*to = text
 }
 
-func readHeaders(d *decoder, n *node, e *Endpoint) {
+func readHeaders(d *decoder, n *node, to *[]Header) {
 	if n.kind != objectNode {
 		d.wrongType(n, "an object: headers = { NAME = \"VALUE\" }")
 		return
@@ -311,7 +342,7 @@ func readHeaders(d *decoder, n *node, e *Endpoint) {
 		if err := checkHeaderValue(text); err != nil {
 			d.refuse(m.value.span, err)
 		}
-		e.Headers = append(e.Headers, Header{Name: m.name, Value: Secret(text)})
+		*to = append(*to, Header{Name: m.name, Value: Secret(text)})
 	}
 }
 
@@ -355,6 +386,8 @@ func readEvents(d *decoder, n *node, e *Endpoint) {
 		}
 		return
 	}
+	outer := d.failed
+	defer func() { d.failed = outer }()
 	for _, n := range rules {
 		if n.kind != objectNode {
 			d.key = "A rule"
@@ -362,8 +395,7 @@ func readEvents(d *decoder, n *node, e *Endpoint) {
 			continue
 		}
 		var rule Rule
-		delete(d.failed, "topic")
-		delete(d.failed, "except")
+		d.failed = make(map[string]bool)
 		object(d, ruleSettings, n, "", &rule)
 		if n.find("event") == nil && !d.partial {
 			d.problem(n.span, "Missing event", "A rule says which event it takes: { event = \"on_message_publish\" }.")
@@ -379,6 +411,7 @@ func readEvents(d *decoder, n *node, e *Endpoint) {
 			checkExcept(rule, func(at int, err error) { d.refuse(except.value.items[at].span, err) })
 		}
 		e.Events = append(e.Events, rule)
+		d.rules = append(d.rules, ruleNode{n, d.failed})
 	}
 }
 

@@ -226,7 +226,7 @@ func newConsumer(c *Endpoint, rt http.RoundTripper, log *slog.Logger) (*consumer
 	w.letters = &streamLetters{endpoint: c.Name, ctx: ctx}
 	w.intake = &intake{
 		queue: e.queue, letters: w.letters, warn: e.pool.warnUnreadable,
-		messages: make(map[uint64]origin), tenures: make(map[int]*tenure),
+		messages: make(map[uint64]held), tenures: make(map[int]*tenure),
 	}
 	e.queue.store, e.pool.letters, e.pool.unsorted = w.intake, w.letters, true
 	e.queue.gate.leased = true

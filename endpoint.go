@@ -24,15 +24,16 @@ const (
 // reload makes another one that goes on with the queue and the clock; see
 // renew.
 type endpoint struct {
-	config *Endpoint
-	log    *slog.Logger
-	wants  wants // of events
-	client *client
-	stream stream.Publisher // in the client's place, if there is a stream
-	queue  *queue
-	disk   *disk // the queue's store, if that is on disk
-	pool   *pool
-	clock  *clock
+	config   *Endpoint
+	log      *slog.Logger
+	wants    wants    // of events
+	ruleKeys []uint32 // of the rules; nil: none has settings of its own
+	client   *client
+	stream   stream.Publisher // in the client's place, if there is a stream
+	queue    *queue
+	disk     *disk // the queue's store, if that is on disk
+	pool     *pool
+	clock    *clock
 }
 
 // newEndpoint prepares an endpoint and opens its files, without starting
@@ -40,7 +41,10 @@ type endpoint struct {
 // has passed the checks.
 func newEndpoint(config *Endpoint, rt http.RoundTripper, log *slog.Logger) (*endpoint, error) {
 	log = log.With("endpoint", config.Name)
-	e := &endpoint{config: config, log: log, wants: config.Body.wants(), queue: newQueue(limitsOf(config), new(memory))}
+	e := &endpoint{
+		config: config, log: log, wants: config.Body.wants(), ruleKeys: config.ruleKeys(),
+		queue: newQueue(limitsOf(config), new(memory)),
+	}
 	var err error
 	if config.Stream.enabled() {
 		if e.stream, err = openPublisher(config, log); err != nil {
@@ -100,8 +104,15 @@ func limitsOf(config *Endpoint) limits {
 	if config.Disabled {
 		l.workers = 0
 	}
-	for _, rule := range config.Events {
+	for i := range config.Events {
+		rule := &config.Events[i]
 		l.events |= 1 << kindOf(rule.Event)
+		if most := rule.maxPayload(&config.Body); most < l.maxPayload {
+			if l.ruleMax == nil {
+				l.ruleMax = make(map[uint32]int64)
+			}
+			l.ruleMax[rule.key()] = most
+		}
 	}
 	if l.queue.Type == DiskQueue {
 		l.queue.Capacity = -1

@@ -100,6 +100,7 @@ type event struct {
 	id   eventID // zero until the event is offered to an endpoint
 	kind kind
 	lane laneKind
+	rule uint32 // key of the rule that selected it, if that has settings of its own
 	conn uint64 // of laneConn: which connection
 
 	time      int64 // when it happened, Unix milliseconds, the hook's clock; 0 before emit: now

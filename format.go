@@ -2,14 +2,19 @@ package webhook
 
 import "slices"
 
-// A format is how an endpoint's events become requests. It is chosen once, and
+// A format is how events of an endpoint become requests. It is chosen once, and
 // used by many goroutines at a time.
 type format struct {
-	// render makes the request of one event: all but its id.
+	// render makes the request of one event: all but its id and its head.
 	render func(req *request, ev *event)
 
+	// head is the one of client.heads that the requests have, and contentType
+	// what that says.
+	head        uint32
+	contentType string
+
 	// batchType is the content-type of a batch, a JSON array of bodies;
-	// "" is the endpoint's own.
+	// "" is the head's.
 	batchType string
 
 	// hasID says that each body has its event's id as the member "id".
@@ -39,6 +44,25 @@ func newFormat(c *Endpoint) format {
 		return format{render: renderObject(object, "", trace), hasID: hasID}
 	}
 	return format{render: renderObject(nanomq, "", trace), hasID: hasID}
+}
+
+// newFormats returns the formats of an endpoint's events by their rule; see
+// variants.
+func newFormats(c *Endpoint) map[uint32]*format {
+	formats := make(map[uint32]*format)
+	for rule, v := range c.variants() {
+		own := *c
+		own.Headers, own.Body.Encoding = v.headers, v.encoding
+		f := newFormat(&own)
+		f.head, f.contentType = v.head, defaultContentType
+		for _, h := range v.headers {
+			if equalFold(h.Name, "content-type") {
+				f.contentType = string(h.Value)
+			}
+		}
+		formats[rule] = &f
+	}
+	return formats
 }
 
 // renderObject makes requests whose body is one object. trace says whether a

@@ -275,6 +275,11 @@ func line() form[string] {
 	}
 }
 
+// label is the name of an endpoint.
+func label() form[string] {
+	return form[string]{read: (*decoder).text, check: func(s string) (string, error) { return s, checkName(s) }}
+}
+
 // uriReference is the name of something, absolute or not (RFC 3986, 4.1).
 func uriReference() form[string] {
 	f := line()

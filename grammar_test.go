@@ -106,7 +106,7 @@ func TestGrammar(t *testing.T) {
 		"rule unknown event + good one":                {"2: Unknown event"},
 		"rule topic = \"\"":                            {"2: Invalid topic filter"},
 		"rule topic = [ … ]":                           {"2: Wrong type"},
-		"rule extra keys (payload, headers)":           {"2: Unknown key", "2: Unknown key"},
+		"rule extra keys (payload, headers)":           {"2: Unknown key"}, // a rule has headers here
 		"enable = 0":                                   {"1: Wrong type"},
 		"duplicate url (second wins?)":                 {"2: Duplicate key"},
 		"duplicate pool_size three times":              {"3: Duplicate key", "4: Duplicate key"},

@@ -52,9 +52,10 @@ type http1Conn struct {
 	until  time.Time // the deadline of the attempt
 	armed  time.Time // the deadline of conn, not after until; see extend
 	idle   *idleLook // at raw
-	out    []byte    // out[:fixed] is the head that all requests share
+	out    []byte    // out[:fixed] is the head that requests share
 	fixed  int
-	ctype  string // content-type in out[:fixed]
+	head   uint32 // which one
+	ctype  string // content-type in it
 	vec    [2][]byte
 	bufs   net.Buffers // over vec
 	wrote  chan error  // result of a write from a goroutine; room for one
@@ -137,9 +138,9 @@ func (p *http1Conn) Write(b []byte) (n int, err error) {
 
 // build puts the head of the request into out, and the body too if it is short.
 func (p *http1Conn) build(req *request, now time.Time) {
-	if p.fixed == 0 || p.ctype != req.contentType {
-		p.out = p.client.appendHead(p.out[:0], req.contentType)
-		p.fixed, p.ctype = len(p.out), req.contentType
+	if p.fixed == 0 || p.head != req.head || p.ctype != req.contentType {
+		p.out = p.client.heads[req.head].append(p.out[:0], req.contentType)
+		p.fixed, p.head, p.ctype = len(p.out), req.head, req.contentType
 	}
 	out := append(p.out[:p.fixed], "webhook-id: "...)
 	out = append(out, req.id...)

@@ -19,12 +19,12 @@ type intake struct {
 	letters *streamLetters
 	warn    func(error) // about an event that cannot be read
 
-	messages map[uint64]origin // by reference
-	tenures  map[int]*tenure   // of the partitions that this worker has
+	messages map[uint64]held // by reference
+	tenures  map[int]*tenure // of the partitions that this worker has
 }
 
-// An origin is where a record has come from.
-type origin struct {
+// A held event is one that has not ended: its message, and whose it is.
+type held struct {
 	message stream.Message
 	tenure  *tenure
 }
@@ -101,7 +101,7 @@ func (b *intake) Event(partition int, m stream.Message) {
 		return
 	}
 	ref, _ := b.memory.put(rec)
-	b.messages[ref] = origin{m, t}
+	b.messages[ref] = held{m, t}
 	t.events++
 	q.counters.events[ev.kind].Offered++
 	q.add(&ev, ev.laneKey(q.seed), ref, len(rec))

@@ -112,7 +112,10 @@ func TestNoSecretLeaks(t *testing.T) {
 				breaker = { failures = 1, cooldown = "1ms" }
 				retry = { min_backoff = 1, max_backoff = 1 }
 				dead_letter.file = "dead.jsonl"
-				events = [{ event = "on_message_publish" }]
+				events = [
+					{ event = "on_message_publish", headers = { X-Rule = "hunter2-rule" } }
+					{ event = "on_client_connected", url = "http://alice:hunter2-url@127.0.0.1/hunter2-path" }
+				]
 				%s
 				%s
 			}`, scheme, host, secretSettings, test.more)
@@ -255,6 +258,8 @@ func TestNoSecretLeaksFromFile(t *testing.T) {
 		"index":                 fine + "\nheaders = { Authorization = \"hunter2\"[0] }",
 		"key password":          fine + "\ntls = { certfile = \"cert.pem\", keyfile = \"key.pem\", key_password = \"hunter2\" }",
 		"key password is wrong": fine + "\ntls = { key_password = [\"hunter2\"] }",
+		"url of a rule":         fine + "\nevents.1 { event = on_client_connack, url = \"http://alice:hunter2@h:0/\" }",
+		"header of a rule":      fine + "\nevents.1 { event = on_client_connack, headers.Authorization = [\"hunter2\"] }",
 		"two problems":          "url = \"x://hunter2\"\nheaders = { a = \"hunter2\", a = \"hunter2\" }\npool_size = 0",
 	} {
 		t.Run(name, func(t *testing.T) {

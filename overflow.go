@@ -40,7 +40,7 @@ func (q *queue) makeRoom(ev *event, size int) dropReason {
 	switch {
 	case q.closed:
 		return q.refusal()
-	case int64(len(ev.payload)) > q.limits.maxPayload:
+	case int64(len(ev.payload)) > q.limits.mostPayload(ev.rule):
 		return dropTooLarge
 	case q.limits.queue.MaxBytes >= 0 && cost > q.limits.queue.MaxBytes:
 		return dropTooLarge
@@ -56,6 +56,16 @@ func (q *queue) makeRoom(ev *event, size int) dropReason {
 		}
 	}
 	return keep
+}
+
+// mostPayload is the longest payload of a rule's events.
+func (l *limits) mostPayload(rule uint32) int64 {
+	if rule != 0 {
+		if most, lower := l.ruleMax[rule]; lower {
+			return most
+		}
+	}
+	return l.maxPayload
 }
 
 // refusal is why a closed queue takes no events.

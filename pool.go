@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -49,8 +50,10 @@ type pool struct {
 	queue   *queue
 	config  *Endpoint
 	log     *slog.Logger
-	format  format
-	render  func(req *request, ev *event) // the format's, but for redelivery and for streams
+	format  *format                       // of most events, and of batches
+	formats map[uint32]*format            // of all, by event.rule
+	asIs    bool                          // events are whole bodies: redelivery
+	record  func(req *request, ev *event) // makes what goes into a stream; nil: requests go out
 	letters letterBox                     // nil: dead events are only counted
 	workers []*worker
 	wg      sync.WaitGroup
@@ -73,8 +76,8 @@ type pool struct {
 
 func newPool(q *queue, config *Endpoint, log *slog.Logger, dial func() poster) *pool {
 	p := &pool{queue: q, config: config, log: log}
-	p.format = newFormat(config)
-	p.render = p.format.render
+	p.formats = newFormats(config)
+	p.format = p.formats[0]
 	for range config.PoolSize {
 		p.workers = append(p.workers, &worker{pool: p, poster: dial(), wake: make(chan struct{}, 1)})
 	}
@@ -222,6 +225,37 @@ func (w *worker) shrink() {
 // largestKept is the longest buffer that a worker keeps from one attempt to the
 // next.
 const largestKept = 64 << 10
+
+// formatOf is the format of an event: the usual one if its rule is not there any
+// more.
+func (p *pool) formatOf(ev *event) *format {
+	if ev.rule != 0 {
+		if f := p.formats[ev.rule]; f != nil {
+			return f
+		}
+	}
+	return p.format
+}
+
+// render makes what is sent of one event: all but its id.
+func (p *pool) render(req *request, ev *event) {
+	if p.record != nil {
+		p.record(req, ev)
+	} else {
+		p.renderWebhook(req, ev)
+	}
+}
+
+// renderWebhook makes the request of one event.
+func (p *pool) renderWebhook(req *request, ev *event) {
+	f := p.formatOf(ev)
+	req.head = f.head
+	if p.asIs {
+		renderBody(req, ev)
+	} else {
+		f.render(req, ev)
+	}
+}
 
 // errUnreadable is the error for a record that is damaged for good.
 var errUnreadable = errors.New("record is damaged")
@@ -442,14 +476,16 @@ func (p *pool) bury(jobs []job, cause string) error {
 			p.warnUnreadable(err)
 			continue
 		}
-		p.renderLetter(&req, &ev)
+		p.renderWebhook(&req, &ev)
 		l := &deadLetter{
 			ID: ev.id.String(), Time: time.UnixMilli(ev.time).UTC(),
 			Endpoint: p.config.Name, Event: kinds[ev.kind].name, Client: strings.Clone(ev.actor()),
-			Attempts: j.tries, Status: j.status, Error: cause, ContentType: p.contentType(&req),
+			Attempts: j.tries, Status: j.status, Error: cause,
+			ContentType: cmp.Or(req.contentType, p.formatOf(&ev).contentType),
 		}
 		l.setBody(req.body)
 		l.setHeaders(req.header)
+		l.setRule(ev.rule)
 		letters = append(letters, l)
 		if size += len(l.Body); size >= letterChunk {
 			if err := p.writeLetters(letters); err != nil {
@@ -459,15 +495,6 @@ func (p *pool) bury(jobs []job, cause string) error {
 		}
 	}
 	return p.writeLetters(letters)
-}
-
-// renderLetter makes the request that an event would have been delivered with.
-func (p *pool) renderLetter(req *request, ev *event) {
-	if p.queue.limits.forwards {
-		p.format.render(req, ev)
-	} else {
-		p.render(req, ev)
-	}
 }
 
 // letterChunk is the size of dead letters that are written together: events may
@@ -506,19 +533,6 @@ type interval struct{ last atomic.Int64 } // Unix seconds
 func (i *interval) due() bool {
 	now, last := time.Now().Unix(), i.last.Load()
 	return now-last >= int64(warnInterval/time.Second) && i.last.CompareAndSwap(last, now)
-}
-
-// contentType is what a request is sent with.
-func (p *pool) contentType(req *request) string {
-	if req.contentType != "" {
-		return req.contentType
-	}
-	for _, h := range p.config.Headers {
-		if equalFold(h.Name, "content-type") {
-			return string(h.Value)
-		}
-	}
-	return defaultContentType
 }
 
 // report logs the changes in an endpoint's health, not its single failures.

@@ -53,6 +53,7 @@ type queue struct {
 type limits struct {
 	ordered    bool
 	maxPayload int64
+	ruleMax    map[uint32]int64 // of rules with a lower maxPayload, by key
 	rate       RateLimit
 	queue      Queue
 	retry      Retry

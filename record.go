@@ -40,13 +40,14 @@ const (
 
 	firstExtra    = 8 // bits 8-13, in the order of extra.texts; room to bit 15
 	firstNumber   = 16
-	firstExtraNum = 22 // bits 22-27, in the order of extra.numbers; room to bit 29
+	firstExtraNum = 22 // bits 22-27, in the order of extra.numbers
+	bitRule       = 28 // every event may have it; room to bit 29
 
 	flagRetain   = 1 << 30
 	flagAccepted = 1 << 31
 
 	extraFields = (1<<extraTexts-1)<<firstExtra | (1<<extraNumbers-1)<<firstExtraNum
-	knownFields = 1<<firstExtra - 1 | (1<<firstExtraNum - 1<<firstNumber) | extraFields | flagRetain | flagAccepted
+	knownFields = 1<<firstExtra - 1 | (1<<firstExtraNum - 1<<firstNumber) | extraFields | 1<<bitRule | flagRetain | flagAccepted
 )
 
 // Bits 16-21: the numbers that every event may have.
@@ -84,7 +85,7 @@ func recordSize(ev *event) int {
 		textSize(len(ev.reason)) + textSize(len(ev.ip)) +
 		numberSize(uint64(ev.published)) + numberSize(ev.conn) +
 		numberSize(uint64(ev.keepalive)) + numberSize(uint64(ev.protoVer)) +
-		numberSize(uint64(ev.qos)) + numberSize(uint64(ev.lane))
+		numberSize(uint64(ev.qos)) + numberSize(uint64(ev.lane)) + numberSize(uint64(ev.rule))
 }
 
 func textSize(n int) int { return n + numberSize(uint64(n)) }
@@ -125,6 +126,7 @@ func appendRecord(dst []byte, ev *event) []byte {
 			dst = appendNumberField(dst, &fields, firstExtraNum+i, number)
 		}
 	}
+	dst = appendNumberField(dst, &fields, bitRule, uint64(ev.rule))
 	if ev.retain {
 		fields |= flagRetain
 	}
@@ -196,6 +198,7 @@ func decodeRecord(rec []byte, ev *event) error {
 	if ev.extra != nil {
 		r.extraNumbers(ev.extra)
 	}
+	ev.rule = uint32(r.number(bitRule, math.MaxUint32))
 	switch {
 	case r.bad != 0:
 		return fmt.Errorf("%w: field %d", errRecordCorrupt, r.bad-1)

@@ -29,7 +29,7 @@ func samplePublish() *event {
 func fullEvent() *event {
 	const now = 1795422703175
 	return &event{
-		id: newEventID(now), kind: kindDelivered, lane: laneConn, conn: math.MaxUint64,
+		id: newEventID(now), kind: kindDelivered, lane: laneConn, rule: math.MaxUint32, conn: math.MaxUint64,
 		time: now, published: 1795422703000,
 		client: "c", username: strings.Repeat("u", 127), from: strings.Repeat("f", 128), fromUser: "\xff",
 		topic: "a/b", payload: bytes.Repeat([]byte{0}, 16384), reason: "normal", ip: "::1",
@@ -109,7 +109,7 @@ func TestRecordGolden(t *testing.T) {
 	ev := fullEvent()
 	ev.id = eventID{0x01, 0xa2, 0x07, 0x88, 0x4e, 0x47, 0x70, 0x01, 0x80, 2, 3, 4, 5, 6, 7, 8}
 	ev.username, ev.from, ev.payload, ev.conn = "u", "f", []byte("p"), 300
-	ev.extra = nil
+	ev.extra, ev.rule = nil, 0
 	const want = "\x01\x0b\xff\x00\x3f\xc0" + "\x01\xa2\x07\x88\x4e\x47\x70\x01\x80\x02\x03\x04\x05\x06\x07\x08" +
 		"\x01c\x01u\x01f\x01\xff\x03a/b\x01p\x06normal\x03::1" +
 		"\x98\x9b\xa1\xbc\xa0\x34\xac\x02\xff\xff\x03\x05\x02\x02"
@@ -124,6 +124,11 @@ func TestRecordGolden(t *testing.T) {
 		"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\xff\xff\x03\x80\x02\xff\x01\xff\xff\xff\x7f\x98\x9b\xa1\xbc\xa0\x34"
 	if got := string(appendRecord(nil, ev)); got != wantExtra {
 		t.Errorf("appendRecord(%+v) =\n%q, want\n%q", ev, got, wantExtra)
+	}
+	ev.extra, ev.rule = nil, 0x81
+	wantRule := strings.Replace(want, "\xc0", "\xd0", 1) + "\x81\x01"
+	if got := string(appendRecord(nil, ev)); got != wantRule {
+		t.Errorf("appendRecord(%+v) =\n%q, want\n%q", ev, got, wantRule)
 	}
 }
 
@@ -157,7 +162,7 @@ func TestRecordErrors(t *testing.T) {
 		{"kind 0", change(1, 0), errRecordCorrupt},
 		{"kind 13", change(1, byte(kindEnd)), errRecordNewer},
 		{"unknown text", change(3, 1<<extraTexts), errRecordNewer},
-		{"unknown number", change(5, 1<<4), errRecordNewer},
+		{"unknown number", change(5, 1<<5), errRecordNewer},
 		{"byte too many", append(change(0, 1), 0), errRecordCorrupt},
 		{"no text", withText(""), errRecordCorrupt},
 		{"empty text", withText("\x00"), errRecordCorrupt},
@@ -171,6 +176,7 @@ func TestRecordErrors(t *testing.T) {
 		{"protocol version of 9 bits", withNumber(3, "\x80\x02"), errRecordCorrupt},
 		{"qos of 9 bits", withNumber(4, "\x80\x02"), errRecordCorrupt},
 		{"unknown lane", withNumber(5, "\x03"), errRecordCorrupt},
+		{"rule of 33 bits", withNumber(bitRule-firstNumber, "\x80\x80\x80\x80\x10"), errRecordCorrupt},
 		{"packet id of 17 bits", withNumber(7, "\x80\x80\x04"), errRecordCorrupt},
 		{"no text of an extra", change(3, 1), errRecordCorrupt},
 	} {
@@ -217,15 +223,15 @@ func FuzzDecodeRecord(f *testing.F) {
 }
 
 func FuzzRecordRoundTrip(f *testing.F) {
-	f.Add(uint8(1), uint64(0), int64(5), int64(-1), "c", "u", "f", "", "t", []byte("p"), "", "ip", uint8(5), uint16(60), uint8(0xff))
+	f.Add(uint8(1), uint64(0), int64(5), int64(-1), "c", "u", "f", "", "t", []byte("p"), "", "ip", uint8(5), uint16(60), uint8(0xff), uint32(0))
 	f.Fuzz(func(t *testing.T, k uint8, conn uint64, ms, published int64, client, username, from, fromUser,
-		topic string, payload []byte, reason, ip string, protoVer uint8, keepalive uint16, rest uint8) {
+		topic string, payload []byte, reason, ip string, protoVer uint8, keepalive uint16, rest uint8, rule uint32) {
 		if len(payload) == 0 {
 			payload = nil
 		}
 		ms &= 1<<48 - 1
 		roundTrip(t, &event{
-			id: newEventID(ms), kind: 1 + kind(k)%(kindEnd-1), lane: laneKind(rest >> 5 % 3), conn: conn,
+			id: newEventID(ms), kind: 1 + kind(k)%(kindEnd-1), lane: laneKind(rest >> 5 % 3), rule: rule, conn: conn,
 			time: ms, published: published,
 			client: client, username: username, from: from, fromUser: fromUser,
 			topic: topic, payload: payload, reason: reason, ip: ip,

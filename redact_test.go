@@ -111,6 +111,9 @@ func TestNoSecretEscapes(t *testing.T) {
 		"hedders.authorization = VALUE", "signing { secret = VALUE }", "url = \"http://h\"\nurl = VALUE", "events = VALUE", "events = [ { event = on_client_connack, token = VALUE } ]",
 		"headers = VALUE", "headers = [ VALUE ]", "headers.a.b = VALUE", "url.x = VALUE", "tls = VALUE", "= VALUE", "url VALUE", "url += VALUE",
 		"url = { x = VALUE }",
+		"events = [ { event = on_client_connack, url = VALUE } ]", "events.1 { event = on_client_connack, url = VALUE }",
+		"events = [ { event = on_client_connack, headers = { authorization = VALUE } } ]", "events = [ { event = on_client_connack, headers.authorization = VALUE } ]",
+		"events = [ { event = on_client_connack, headers = VALUE } ]",
 	}
 	values := []string{
 		"\"s3cret\"", "\"s3cret", "s3cret\"", "s3cret", "s3cret-x", "s3cret s3cret", "s3cret = s3cret", "Bearer s3cret=", "Bearer s3cret==", "\"Bearer\" s3cret", "\"a\"s3cret\"", "\"a\" s3cret\"", "\"a\" s3cret = \"b\"",

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -64,11 +65,15 @@ func newRedelivery(cfg *Config) (*redelivery, error) {
 		c.Queue = Queue{Type: MemoryQueue, Capacity: 1000, MaxBytes: -1, Overflow: Block, BlockTimeout: math.MaxInt64}
 		c.Body.MaxPayload = math.MaxInt64
 		c.DeadLetter, c.Stream = DeadLetter{}, Stream{}
+		c.Events = slices.Clone(c.Events)
+		for i := range c.Events {
+			c.Events[i].Encoding = "" // nor is its limit for whole bodies
+		}
 		e, err := newEndpoint(&c, nil, slog.New(slog.DiscardHandler))
 		if err != nil {
 			return nil, fmt.Errorf("endpoint %q: %w", c.Name, err)
 		}
-		e.pool.render = renderBody
+		e.pool.asIs = true
 		r.endpoints[strings.ToLower(c.Name)] = e
 	}
 	return r, nil
@@ -171,8 +176,12 @@ func (r *redelivery) offer(line []byte) error {
 	if err != nil {
 		return err
 	}
+	rule, err := l.rule()
+	if err != nil {
+		return err
+	}
 	ev := &event{
-		id: id, kind: k, time: time.Now().UnixMilli(),
+		id: id, kind: k, rule: rule, time: time.Now().UnixMilli(),
 		client: l.Client, from: l.Client, reason: l.ContentType, payload: body,
 	}
 	if header != "" {

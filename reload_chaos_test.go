@@ -134,7 +134,7 @@ func reloadChaos(t *testing.T, seed uint64, dir string) {
 			if rnd.IntN(2) == 0 {
 				since = time.Now()
 			}
-			a.endpoints[0].offer(publishOf(c, fmt.Sprintf("%s %d", c, next[c])), a, since)
+			a.endpoints[0].offer(publishOf(c, fmt.Sprintf("%s %d", c, next[c])), 0, a, since)
 		}
 		if step%10 == 0 {
 			cfg := &Config{Endpoints: []Endpoint{other}}

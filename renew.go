@@ -20,7 +20,10 @@ func (e *endpoint) next(config *Endpoint, rt http.RoundTripper) (*endpoint, erro
 		return nil, err
 	}
 	config.Name = e.config.Name // the spelling under which it is counted
-	n := &endpoint{config: config, log: e.log, wants: config.Body.wants(), stream: e.stream, queue: e.queue, disk: e.disk, clock: e.clock}
+	n := &endpoint{
+		config: config, log: e.log, wants: config.Body.wants(), ruleKeys: config.ruleKeys(),
+		stream: e.stream, queue: e.queue, disk: e.disk, clock: e.clock,
+	}
 	var err error
 	if n.stream == nil {
 		if n.client, err = newClient(config, rt); err != nil {
@@ -88,7 +91,7 @@ func streamNeedsRestart(old, changed *Stream) error {
 // configuration is the same. The rest is the queue's and the rules'.
 func samePool(a, b *Endpoint) bool {
 	x, y := *a, *b
-	x.Events, y.Events = nil, nil
+	x.Events, y.Events = x.particular(), y.particular()
 	x.Queue, y.Queue = Queue{}, Queue{}
 	x.Ordering, y.Ordering = "", ""
 	x.RateLimit, y.RateLimit = RateLimit{}, RateLimit{}
@@ -173,11 +176,14 @@ func (p *pool) unended() []*pool {
 // other. Certificates are compared as they were read.
 func (c *client) same(o *client) bool {
 	if c.transport != nil {
-		return c.hostname == o.hostname && c.url.String() == o.url.String() &&
-			maps.EqualFunc(c.header, o.header, slices.Equal[[]string])
+		return c.url.String() == o.url.String() && maps.EqualFunc(c.heads, o.heads, (*head).same)
 	}
-	return c.scheme == o.scheme && c.host == o.host && bytes.Equal(c.head, o.head) &&
+	return c.scheme == o.scheme && c.host == o.host && maps.EqualFunc(c.heads, o.heads, (*head).same) &&
 		sameTLS(c.tls, o.tls) && c.proxy.same(o.proxy)
+}
+
+func (h *head) same(o *head) bool {
+	return bytes.Equal(h.text, o.text) && h.hostname == o.hostname && maps.EqualFunc(h.header, o.header, slices.Equal[[]string])
 }
 
 func (p *proxy) same(o *proxy) bool {

@@ -14,28 +14,33 @@ import (
 )
 
 // prepareTransport builds what all requests to an Options.Transport share.
-func (c *client) prepareTransport(u *url.URL, headers []Header) {
+func (c *client) prepareTransport(u *url.URL) {
 	shared := *u
 	// The transport would make an Authorization header of the user info,
 	// which is among the headers already.
 	shared.User = nil
 	shared.Fragment, shared.RawFragment = "", ""
 	c.url = &shared
-	c.header = make(http.Header, len(headers))
-	for _, h := range headers {
+}
+
+// newTransportHead is newHead for an Options.Transport.
+func newTransportHead(headers []Header) *head {
+	h := &head{header: make(http.Header, len(headers))}
+	for _, header := range headers {
 		switch {
-		case equalFold(h.Name, "Host"):
-			c.hostname = string(h.Value)
-		case equalFold(h.Name, "User-Agent"):
+		case equalFold(header.Name, "Host"):
+			h.hostname = string(header.Value)
+		case equalFold(header.Name, "User-Agent"):
 			// Under another spelling, net/http adds its own.
-			c.header["User-Agent"] = []string{string(h.Value)}
+			h.header["User-Agent"] = []string{string(header.Value)}
 		default:
-			if equalFold(h.Name, "Content-Type") {
-				c.ctName = h.Name
+			if equalFold(header.Name, "Content-Type") {
+				h.ctName = header.Name
 			}
-			c.header[h.Name] = append(c.header[h.Name], string(h.Value))
+			h.header[header.Name] = append(h.header[header.Name], string(header.Value))
 		}
 	}
+	return h
 }
 
 // A roundTripConn is a poster over an http.RoundTripper, which has the
@@ -83,9 +88,10 @@ func (p *roundTripConn) post(req *request, now, deadline time.Time) outcome {
 // newRequest makes the request of one attempt. Its header map is its own, as
 // some transports add to it.
 func (c *client) newRequest(ctx context.Context, req *request, sign *signer, body *lentBody, now time.Time) *http.Request {
-	header := maps.Clone(c.header)
+	head := c.heads[req.head]
+	header := maps.Clone(head.header)
 	if req.contentType != "" {
-		header[c.ctName] = []string{req.contentType}
+		header[head.ctName] = []string{req.contentType}
 	}
 	header["webhook-id"] = []string{string(req.id)}
 	header["webhook-timestamp"] = []string{strconv.FormatInt(now.Unix(), 10)}
@@ -101,7 +107,7 @@ func (c *client) newRequest(ctx context.Context, req *request, sign *signer, bod
 	r := &http.Request{
 		Method:        http.MethodPost,
 		URL:           &u,
-		Host:          c.hostname,
+		Host:          head.hostname,
 		Header:        header,
 		Proto:         "HTTP/1.1",
 		ProtoMajor:    1,

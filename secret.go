@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"slices"
 )
 
 // Secret is text that does not print itself: every common way of formatting
@@ -27,6 +28,10 @@ type shownEndpoint Endpoint
 
 func (e Endpoint) shown() shownEndpoint {
 	e.URL = shownURL(e.URL)
+	e.Events = slices.Clone(e.Events)
+	for i := range e.Events {
+		e.Events[i].URL = shownURL(e.Events[i].URL)
+	}
 	return shownEndpoint(e)
 }
 

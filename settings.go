@@ -129,8 +129,8 @@ var maxAge = field("retry.max_age", "Retry.MaxAge", func(e *Endpoint) *time.Dura
 // field; a new block is a prefix.
 var commonSettings = []setting[Endpoint]{
 	inverse("enable", "Disabled", func(e *Endpoint) *bool { return &e.Disabled }),
-	{key: "url", field: "URL", secret: true, read: readURL, fill: func(e *Endpoint) error { return checkURL(e.URL) }},
-	{key: "headers", field: "Headers", secret: true, read: readHeaders},
+	{key: "url", field: "URL", secret: true, read: func(d *decoder, n *node, e *Endpoint) { readURL(d, n, &e.URL) }, fill: func(e *Endpoint) error { return checkURL(e.URL) }},
+	{key: "headers", field: "Headers", secret: true, read: func(d *decoder, n *node, e *Endpoint) { readHeaders(d, n, &e.Headers) }},
 	field("body.encoding", "Body.Encoding", func(e *Endpoint) *Encoding { return &e.Body.Encoding }, choice(encodings)),
 	field("body.max_payload", "Body.MaxPayload", func(e *Endpoint) *int64 { return &e.Body.MaxPayload }, size(8<<20)),
 	field("body.format", "Body.Format", func(e *Endpoint) *Format { return &e.Body.Format }, choice(formats)),
@@ -191,6 +191,10 @@ var ruleSettings = []setting[Rule]{
 	list("users", "Users", func(r *Rule) *[]string { return &r.Users }),
 	list("listeners", "Listeners", func(r *Rule) *[]string { return &r.Listeners }),
 	inverse("inline", "WithoutInline", func(r *Rule) *bool { return &r.WithoutInline }),
+	{key: "headers", field: "Headers", secret: true, read: func(d *decoder, n *node, r *Rule) { readHeaders(d, n, &r.Headers) }},
+	field("body.encoding", "Encoding", func(r *Rule) *Encoding { return &r.Encoding }, choice(encodings)),
+	{key: "url", field: "URL", secret: true, read: func(d *decoder, n *node, r *Rule) { readURL(d, n, &r.URL) }},
+	field("name", "Name", func(r *Rule) *string { return &r.Name }, label()),
 }
 
 // The words that settings take, the usual one first.

@@ -209,7 +209,7 @@ func (h *Hook) emit(ev *event) {
 		if i == 0 {
 			h.stamp(ev, a)
 		}
-		a.endpoints[hit.endpoint].offer(ev, a, time.Time{})
+		a.endpoints[hit.endpoint].offer(ev, hit.rule, a, time.Time{})
 	}
 }
 
@@ -262,7 +262,7 @@ func (h *Hook) publish(a *active, ev *event, hits []hit, wait bool, at publishSt
 		if wait && since.IsZero() && (at == beforeAck || e.config.Queue.Overflow == Block) {
 			since = time.Now()
 		}
-		if ref, taken := e.offer(ev, a, since); taken && at == beforeAck {
+		if ref, taken := e.offer(ev, hit.rule, a, since); taken && at == beforeAck {
 			recorded = append(recorded, record{e, ref})
 		}
 	}
@@ -298,9 +298,13 @@ func (h *Hook) stamp(ev *event, a *active) {
 	}
 }
 
-// offer puts an event into the endpoint's queue, see queue.offerSince, without
-// what only other endpoints want of it.
-func (e *endpoint) offer(ev *event, a *active, since time.Time) (ref uint64, taken bool) {
+// offer puts an event that a rule has selected into the endpoint's queue, see
+// queue.offerSince, without what only other endpoints want of it.
+func (e *endpoint) offer(ev *event, rule int32, a *active, since time.Time) (ref uint64, taken bool) {
+	ev.rule = 0
+	if e.ruleKeys != nil {
+		ev.rule = e.ruleKeys[rule]
+	}
 	if e.wants != a.wants {
 		narrow := ev.only(e.wants)
 		ev = &narrow

@@ -1,0 +1,104 @@
+package webhook
+
+import (
+	"cmp"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// A split is an endpoint that a rule with a URL has become.
+type split struct {
+	Endpoint
+	rule  int  // which of the rules it was
+	named bool // by the rule
+}
+
+// split makes endpoints of the rules that have a URL, and takes them out of e,
+// whose defaults are filled in.
+func (e *Endpoint) split() (splits []split) {
+	for i := range e.Events {
+		if r := &e.Events[i]; r.URL != "" {
+			splits = append(splits, split{e.derive(i), i, r.Name != ""})
+		}
+	}
+	e.Events = slices.DeleteFunc(e.Events, func(r Rule) bool { return r.URL != "" })
+	return splits
+}
+
+// checkSplits checks the names of endpoints that were rules, each by its place
+// in splits. taken are the names that sections have, in lower case. A name that
+// somebody chose is not at fault if it is also one that nobody did.
+func checkSplits(splits []split, taken map[string]bool, report func(i int, key string, err error)) {
+	for _, named := range []bool{true, false} {
+		for i := range splits {
+			if splits[i].named != named {
+				continue
+			}
+			name := strings.ToLower(splits[i].Name)
+			switch {
+			case named && taken[name]:
+				report(i, "name", &invalid{"Duplicate name", "is the name of another endpoint, without regard to case"})
+			case taken[name]:
+				report(i, "url", &invalid{"Duplicate name", "makes an endpoint that is called by its section's label and the rule's number, as another one is: give the rule a name"})
+			case !named && len(name) > longestName:
+				report(i, "url", &invalid{"Invalid label", "makes an endpoint whose name would be too long, its section's label and the rule's number: give the rule a name"})
+			}
+			taken[name] = true
+		}
+	}
+}
+
+// derive returns the endpoint that a rule becomes.
+func (e *Endpoint) derive(i int) Endpoint {
+	rule := e.Events[i]
+	d := *e
+	d.Name = cmp.Or(rule.Name, fmt.Sprintf("%s-%d", e.Name, i+1))
+	d.URL = rule.URL
+	d.inherit(e, rule.Headers)
+	d.Body.Encoding, d.Body.MaxPayload = cmp.Or(rule.Encoding, e.Body.Encoding), rule.maxPayload(&e.Body)
+	rule.URL, rule.Name, rule.Headers, rule.Encoding = "", "", nil, ""
+	d.Events = []Rule{rule}
+	return d
+}
+
+// inherit gives d, a copy of e with another URL, its headers and as much of e's
+// credentials as it may have: all for the same origin, none for another one,
+// which may be somebody else's. What d says itself comes first, its headers
+// before its user info.
+func (d *Endpoint) inherit(e *Endpoint, own []Header) {
+	from, to := origin(e.URL), origin(d.URL)
+	same := from != nil && to != nil && from.Scheme == to.Scheme && from.Host == to.Host
+	d.Headers = slices.DeleteFunc(slices.Clone(e.Headers), func(h Header) bool {
+		return !same && mayBeCredential(h.Name) || same && to.User != nil && equalFold(h.Name, "Authorization")
+	})
+	d.Headers = mergeHeaders(d.Headers, own)
+	switch {
+	case !same:
+		d.Signing = Signing{}
+		d.TLS.CertFile, d.TLS.KeyFile, d.TLS.KeyPassword, d.TLS.ServerName = "", "", "", ""
+	case to.User == nil && from.User != nil && !hasHeader(d.Headers, "Authorization"):
+		d.Headers = append(d.Headers, Header{"Authorization", Secret(basicAuth(from.User))})
+	}
+}
+
+// origin returns a URL whose scheme and host are in the form in which origins
+// are compared, nil for one that is no URL.
+func origin(text string) *url.URL {
+	u, err := url.Parse(text)
+	if err != nil {
+		return nil
+	}
+	u.Host = strings.ToLower(u.Hostname()) + " " + cmp.Or(u.Port(), defaultPorts[u.Scheme])
+	return u
+}
+
+// mayBeCredential reports whether a header is one that another origin must not
+// see, as far as its name tells, or the name of this one.
+func mayBeCredential(name string) bool {
+	name = strings.ToLower(name)
+	return name == "host" || slices.ContainsFunc(credentialWords, func(w string) bool { return strings.Contains(name, w) })
+}
+
+var credentialWords = []string{"auth", "cookie", "credential", "key", "password", "secret", "session", "signature", "token"}
