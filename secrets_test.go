@@ -40,3 +40,24 @@ func noSecret(t *testing.T, err error, text string, secrets ...string) {
 		}
 	}
 }
+
+// TestPrintedURLs prints the URLs of a configuration that resolving leaves in
+// place: those of rules before it, and that of a stream.
+func TestPrintedURLs(t *testing.T) {
+	cfg := &Config{Endpoints: []Endpoint{{
+		URL:    "http://hunter2@example.com/hunter2?hunter2",
+		Events: []Rule{{Event: OnMessagePublish, URL: "http://u:hunter2@example.org/hunter2"}},
+		Stream: Stream{URL: "nats://u:hunter2@example.net"},
+	}}}
+	text, err := json.Marshal(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []any{cfg, *cfg, cfg.Endpoints[0], &cfg.Endpoints[0], cfg.Endpoints[0].Stream} {
+		text = fmt.Appendf(text, "%v %+v %#v %s %q\n", v, v, v, v, v)
+	}
+	noSecret(t, nil, string(text), "hunter2")
+	if cfg.Endpoints[0].Events[0].URL != "http://u:hunter2@example.org/hunter2" {
+		t.Error("printing has changed the configuration")
+	}
+}

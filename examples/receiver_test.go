@@ -33,6 +33,7 @@ func TestReceiverPrints(t *testing.T) {
 			[]string{`POST / {"payload":""} payload=""`}},
 		{"batch", nil, "/b", `[{"a":1},{"payload":"x"}]`,
 			[]string{`POST /b {"a":1}`, `POST /b {"payload":"x"} payload="x"`}},
+		{"empty batch", nil, "/", `[]`, []string{`POST / []`}},
 		{"CloudEvent", nil, "/", `{"type":"mqtt.message.publish","data":{"payload":"AP8=","payload_encoding":"base64"}}`,
 			[]string{`POST / {"type":"mqtt.message.publish","data":{"payload":"AP8=","payload_encoding":"base64"}} payload="\x00\xff"`}},
 		{"data of something else", nil, "/", `{"payload":"x","data":"y"}`,

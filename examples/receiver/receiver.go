@@ -100,7 +100,7 @@ func split(body []byte) [][]byte {
 		return [][]byte{body}
 	}
 	var batch []json.RawMessage
-	if json.Unmarshal(body, &batch) != nil {
+	if json.Unmarshal(body, &batch) != nil || len(batch) == 0 {
 		return [][]byte{body}
 	}
 	events := make([][]byte, len(batch))
