@@ -38,7 +38,7 @@ func newHook(args arguments) (*webhook.Hook, error) {
 		e.Stream = stream(args)
 	}
 	if args.Dir != "" {
-		e.Queue.Type, e.Queue.Dir = webhook.DiskQueue, args.Dir
+		e.Queue.Type, e.Queue.Dir = webhook.DiskQueue, args.Dir // MaxBytes is -1
 	}
 	if args.Hang {
 		e.Queue.Capacity, e.Timeout = -1, time.Hour

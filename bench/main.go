@@ -196,6 +196,14 @@ func plan() []*table {
 		enqueue.rows = append(enqueue.rows, row{name: fmt.Sprintf("matches, payload %d KiB", n>>10),
 			measure: send("enqueue", with(func(a *arguments) { a.Match, a.Payload, a.Events = true, n, 20000 }))})
 	}
+	disk := &table{title: "Disk queue", unit: "publishes", rows: []row{
+		{name: "enqueue, memory queue, payload 110 bytes", base: true,
+			measure: send("enqueue", with(func(a *arguments) { a.Match, a.Payload, a.Events = true, 110, 500000 }))},
+		{name: `enqueue, sync = "100ms"`,
+			measure: send("enqueue", with(func(a *arguments) { a.Match, a.Payload, a.Dir, a.Events = true, 110, "queue", 500000 }))},
+		{name: `sync = "always", 1 publisher at QoS 1`, base: true, measure: always(1)},
+		{name: `sync = "always", 50 publishers at QoS 1`, measure: always(50)},
+	}}
 	payload := &table{title: "Payload", unit: "webhooks"}
 	for _, n := range []int{64, 1 << 10, 16 << 10, 256 << 10} {
 		payload.rows = append(payload.rows, row{name: fmt.Sprintf("%d bytes", n), base: n == 64,
@@ -206,7 +214,7 @@ func plan() []*table {
 		pool.rows = append(pool.rows, row{name: fmt.Sprint(n), base: n == 1,
 			measure: send("hook", with(func(a *arguments) { a.Pool, a.Events = n, 20000 }))})
 	}
-	tables = append(tables, enqueue, payload, pool)
+	tables = append(tables, enqueue, disk, payload, pool)
 	for _, t := range tables {
 		t.page = readme
 	}
@@ -247,7 +255,21 @@ func hung(qos byte, hook bool) func(b *bench) (outcome, error) {
 		if qos == 0 {
 			events = 600000
 		}
-		o, _, err := b.throughBroker(qos, hook, arguments{Hang: true, Events: max(events/b.scale, 1000)})
+		o, _, err := b.throughBroker(qos, hook, arguments{Hang: true, Clients: 50, Events: max(events/b.scale, 1000)})
+		return o, err
+	}
+}
+
+// always measures publishes that wait until they are on disk.
+func always(publishers int) func(b *bench) (outcome, error) {
+	return func(b *bench) (outcome, error) {
+		args := arguments{Hang: true, Always: true, Clients: publishers, Events: max(2000*min(publishers, 20)/b.scale, 500)}
+		var err error
+		if args.Dir, err = os.MkdirTemp(b.dir, "queue"); err != nil {
+			return outcome{}, err
+		}
+		defer os.RemoveAll(args.Dir)
+		o, _, err := b.throughBroker(1, true, args)
 		return o, err
 	}
 }
@@ -256,7 +278,7 @@ func hung(qos byte, hook bool) func(b *bench) (outcome, error) {
 // the last receipt; without the hook the publishes alone.
 func endToEnd(hook bool) func(b *bench) (outcome, error) {
 	return func(b *bench) (outcome, error) {
-		args := arguments{Latency: true, Events: max(80000/b.scale, 1000)}
+		args := arguments{Latency: true, Clients: 50, Events: max(80000/b.scale, 1000)}
 		o, received, err := b.throughBroker(1, hook, args)
 		if hook {
 			o.P50, o.P99, o.Lost = received.P50, received.P99, args.Events-received.Events
@@ -268,8 +290,7 @@ func endToEnd(hook bool) func(b *bench) (outcome, error) {
 // throughBroker publishes to the program examples/broker, and returns the
 // outcome with that program's CPU time, and the receiver's outcome.
 func (b *bench) throughBroker(qos byte, hook bool, args arguments) (o, received outcome, err error) {
-	const publishers = 50
-	args.Events = args.Events / publishers * publishers
+	args.Events = args.Events / args.Clients * args.Clients
 	r, err := start("receiver", args)
 	if err != nil {
 		return o, received, err
@@ -282,7 +303,11 @@ func (b *bench) throughBroker(qos byte, hook bool, args arguments) (o, received 
 	command := exec.Command(b.broker, "-listen", "127.0.0.1:0", "-drain", "0s")
 	if hook {
 		file := filepath.Join(b.dir, "webhook.hcl")
-		text := fmt.Sprintf("webhook {\n  url = \"http://%s/hook\"\n  events = [{ event = \"on_message_publish\", topic = \"site/+/device/#\" }]\n}\n", addr)
+		queue := ""
+		if args.Always {
+			queue = fmt.Sprintf("  queue { type = \"disk\", dir = %q, sync = \"always\", block_timeout = \"60s\" }\n", args.Dir)
+		}
+		text := fmt.Sprintf("webhook {\n  url = \"http://%s/hook\"\n  events = [{ event = \"on_message_publish\", topic = \"site/+/device/#\" }]\n%s}\n", addr, queue)
 		if err := os.WriteFile(file, []byte(text), 0o666); err != nil {
 			return o, received, err
 		}
@@ -297,7 +322,7 @@ func (b *bench) throughBroker(qos byte, hook bool, args arguments) (o, received 
 		return o, received, err
 	}
 	begin := time.Now()
-	p, err := start("publishers", arguments{Addr: addr, Clients: publishers, Events: args.Events, QoS: qos, Payload: 64})
+	p, err := start("publishers", arguments{Addr: addr, Clients: args.Clients, Events: args.Events, QoS: qos, Payload: 64})
 	if err != nil {
 		return o, received, err
 	}

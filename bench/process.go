@@ -53,6 +53,7 @@ type arguments struct {
 	Hang    bool          // the receiver does not answer
 	Latency bool          // the receiver takes the time from a payload
 	Dir     string        // of a disk queue, or of NATS
+	Always  bool          // sync of a disk queue
 	NATS    string        // the URL of NATS; "" for no stream
 	Delay   time.Duration // of the receiver's answers
 }
@@ -62,8 +63,10 @@ type outcome struct {
 	Events   int
 	Seconds  float64
 	Lost     int
-	P50, P99 float64 // milliseconds
-	CPU      float64 // seconds; of the whole process if it does not tell
+	P50, P99 float64 // from publish to receipt, milliseconds
+
+	AckP50, AckP99 float64 // from publish to acknowledgement, milliseconds
+	CPU            float64 // seconds; of the whole process if it does not tell
 }
 
 // A meter measures what happens in a child from its start on.

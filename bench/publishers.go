@@ -6,14 +6,17 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
 
 // publish is the role of the MQTT clients: each waits for the acknowledgement
-// of its message before the next at QoS 1, and sends 64 at a time at QoS 0.
+// of its message before the next at QoS 1, for how long it tells, and sends 64 at
+// a time at QoS 0.
 func publish(args arguments) error {
 	errs := make(chan error, args.Clients) // each sends one
+	waits := make([][]time.Duration, args.Clients)
 	var ready, begin sync.WaitGroup
 	ready.Add(args.Clients)
 	begin.Add(1)
@@ -24,7 +27,7 @@ func publish(args arguments) error {
 			ready.Done()
 			begin.Wait()
 			if err == nil {
-				err = publishOver(conn, args.QoS, n, args.Payload)
+				waits[i], err = publishOver(conn, args.QoS, n, args.Payload)
 				conn.Close()
 			}
 			errs <- err
@@ -40,7 +43,11 @@ func publish(args arguments) error {
 	if err != nil {
 		return err
 	}
-	return report(m.outcome(args.Events))
+	o := m.outcome(args.Events)
+	if all := slices.Sorted(slices.Values(slices.Concat(waits...))); len(all) > 0 {
+		o.AckP50, o.AckP99 = all[len(all)/2].Seconds()*1000, all[len(all)*99/100].Seconds()*1000
+	}
+	return report(o)
 }
 
 // connectMQTT connects by MQTT 3.1.1.
@@ -64,7 +71,8 @@ func connectMQTT(addr string, i int) (net.Conn, error) {
 	return conn, nil
 }
 
-func publishOver(conn net.Conn, qos byte, n, size int) error {
+// publishOver returns how long each acknowledgement took.
+func publishOver(conn net.Conn, qos byte, n, size int) (waits []time.Duration, err error) {
 	const topic = "site/1/device/12/temperature"
 	perWrite, in := 1, make([]byte, 4)
 	if qos == 0 {
@@ -89,21 +97,22 @@ func publishOver(conn net.Conn, qos byte, n, size int) error {
 			}
 			sent++
 		}
+		begin := time.Now()
 		if _, err := conn.Write(out); err != nil {
-			return err
+			return nil, err
 		}
 		if qos > 0 {
 			if _, err := io.ReadFull(conn, in); err != nil {
-				return err
+				return nil, err
 			}
+			waits = append(waits, time.Since(begin))
 		}
 	}
 	if qos == 0 { // the answer to a ping comes after all that was before it
 		if _, err := conn.Write([]byte{0xc0, 0}); err != nil {
-			return err
+			return nil, err
 		}
-		_, err := io.ReadFull(conn, in)
-		return err
+		_, err = io.ReadFull(conn, in)
 	}
-	return nil
+	return waits, err
 }

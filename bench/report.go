@@ -61,6 +61,10 @@ func (t *table) print(out io.Writer) {
 			p50 := r.median(func(o outcome) float64 { return o.P50 })
 			notes = append(notes, fmt.Sprintf("publish to receipt p50 %.1f ms, p99 %.1f ms", p50, p99))
 		}
+		if p99 := r.median(func(o outcome) float64 { return o.AckP99 }); p99 > 0 {
+			p50 := r.median(func(o outcome) float64 { return o.AckP50 })
+			notes = append(notes, fmt.Sprintf("publish to PUBACK p50 %.2f ms, p99 %.2f ms", p50, p99))
+		}
 		lost := 0
 		for _, o := range r.results {
 			lost += o.Lost
