@@ -121,8 +121,9 @@ type Spool struct {
 
 // A round is a flush that callers of Wait wait for.
 type round struct {
-	done chan struct{}
-	err  error // valid when done is closed
+	done    chan struct{}
+	waiters int   // under the spool's lock until the flush begins
+	err     error // valid when done is closed
 }
 
 func newRound() *round { return &round{done: make(chan struct{})} }
@@ -296,6 +297,7 @@ func (s *Spool) roundOf(ref Ref) (*round, error) {
 	if s.next == nil {
 		s.next = newRound()
 	}
+	s.next.waiters++
 	s.raise(&s.urgent)
 	return s.next, nil
 }

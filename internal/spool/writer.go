@@ -14,6 +14,9 @@ const (
 	// Never, wait for more to be written with them.
 	idleDelay = 100 * time.Millisecond
 
+	// longestGather bounds how long a flush is put off for others to share it.
+	longestGather = 5 * time.Millisecond
+
 	// retryDelay is the time between attempts while writing fails.
 	retryDelay = 100 * time.Millisecond
 )
@@ -21,11 +24,13 @@ const (
 // A writer is the state of the goroutine that does all writing.
 type writer struct {
 	jobs      []job
-	newNames  bool       // the folder has entries that are not synced
-	spare     []Ref      // memory for Spool.marks
-	marked    []*segment // whose marks are not synced
-	leftovers []string   // files to be removed when newNames is false
-	compactAt time.Time  // not before
+	newNames  bool          // the folder has entries that are not synced
+	spare     []Ref         // memory for Spool.marks
+	marked    []*segment    // whose marks are not synced
+	leftovers []string      // files to be removed when newNames is false
+	compactAt time.Time     // not before
+	took      time.Duration // of the last flush
+	shared    int           // who waited for it
 }
 
 // A job is what a flush writes of a chunk.
@@ -63,9 +68,7 @@ func (s *Spool) run() {
 		s.mu.Unlock()
 
 		if flush {
-			// Those whom the last flush woke may append first and share
-			// this one.
-			runtime.Gosched()
+			s.gather()
 			s.flush()
 		}
 		if upkeep {
@@ -86,6 +89,33 @@ func (s *Spool) run() {
 	}
 }
 
+// gather waits until as many wait for the next flush as did for the last one, but
+// no longer than that took: those whom it woke are about to append again, and
+// what a sync costs, in time and on the processor, is worth sharing. Two halves
+// of many appenders then take turns, one with the disk and one with the
+// processor.
+func (s *Spool) gather() {
+	runtime.Gosched()
+	w := &s.writer
+	if w.shared < 2 {
+		return
+	}
+	const step = 20 * time.Microsecond
+	for end := time.Now().Add(min(w.took, longestGather)); time.Now().Before(end); {
+		s.mu.Lock()
+		n := 0
+		if s.next != nil {
+			n = s.next.waiters
+		}
+		full := s.closed || s.held > s.bufferSize/2
+		s.mu.Unlock()
+		if n >= w.shared || full {
+			return
+		}
+		time.Sleep(step)
+	}
+}
+
 // flush writes and syncs what was appended up to now.
 func (s *Spool) flush() {
 	w := &s.writer
@@ -103,7 +133,9 @@ func (s *Spool) flush() {
 	s.dirty, s.urgent = false, false
 	s.mu.Unlock()
 
+	begin := time.Now()
 	err := errors.Join(s.write(w.jobs), s.syncJobs(w.jobs))
+	w.took, w.shared = time.Since(begin), round.waiters
 
 	s.mu.Lock()
 	if err == nil {
