@@ -46,7 +46,8 @@ func openDisk(q *queue, config *Endpoint, log *slog.Logger) (*disk, error) {
 			corrupt = append(corrupt, ref)
 			return
 		}
-		q.add(&ev, ev.laneKey(q.seed), uint64(ref), len(rec))
+		t := q.ticketOf(&ev, len(rec))
+		q.add(&t, uint64(ref))
 	})
 	switch {
 	case errors.Is(err, spool.ErrLocked):

@@ -104,7 +104,8 @@ func (b *intake) Event(partition int, m stream.Message) {
 	b.messages[ref] = held{m, t}
 	t.events++
 	q.counters.events[ev.kind].Offered++
-	q.add(&ev, ev.laneKey(q.seed), ref, len(rec))
+	t2 := q.ticketOf(&ev, len(rec))
+	q.add(&t2, ref)
 	if q.limits.batch.MaxEvents == 1 || q.full() {
 		q.dispatch()
 	}

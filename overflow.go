@@ -18,8 +18,8 @@ func (w *waiter) wake() {
 }
 
 // admit stores an event's record if there is room, or says why not.
-func (q *queue) admit(ev *event, rec []byte) (ref uint64, reason dropReason) {
-	if reason := q.makeRoom(ev, len(rec)); reason != keep {
+func (q *queue) admit(t *ticket, rec []byte) (ref uint64, reason dropReason) {
+	if reason := q.makeRoom(t); reason != keep {
 		return 0, reason
 	}
 	ref, reason = q.store.put(rec)
@@ -33,18 +33,18 @@ func (q *queue) admit(ev *event, rec []byte) (ref uint64, reason dropReason) {
 	return ref, reason
 }
 
-// makeRoom returns keep when there is room for a record of the given size, or
-// the reason why the event is dropped.
-func (q *queue) makeRoom(ev *event, size int) dropReason {
-	cost := q.store.cost(size)
+// makeRoom returns keep when there is room for an event, or the reason why it is
+// dropped.
+func (q *queue) makeRoom(t *ticket) dropReason {
+	cost := q.store.cost(int(t.size))
 	switch {
 	case q.closed:
 		return q.refusal()
-	case int64(len(ev.payload)) > q.limits.mostPayload(ev.rule):
+	case int64(t.payload) > q.limits.mostPayload(t.rule):
 		return dropTooLarge
 	case q.limits.queue.MaxBytes >= 0 && cost > q.limits.queue.MaxBytes:
 		return dropTooLarge
-	case ev.lane == laneConn && !q.refusedRoom(cost):
+	case t.lane == laneConn && !q.refusedRoom(cost):
 		return dropRefusedQuota
 	}
 	for before := q.waitingBytes; !q.room(cost); {

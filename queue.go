@@ -14,7 +14,8 @@ import (
 // Everything is under one lock, held for a few hundred nanoseconds at a time
 // and never across I/O, so that the counters add up at every moment.
 type queue struct {
-	mu     sync.Mutex
+	mu     queueLock
+	stage  stage
 	limits limits
 	store  store
 	seed   maphash.Seed
@@ -124,6 +125,8 @@ func newQueue(l limits, st store) *queue {
 		kick:    make(chan struct{}, 1),
 		drained: make(chan struct{}),
 	}
+	q.mu.queue = q
+	q.mu.eager.Store(true) // the first Unlock knows better
 	q.gate.limit(l.rate)
 	q.backoff.lanes = &q.lanes
 	return q
@@ -141,7 +144,8 @@ func (q *queue) offer(ev *event, wait bool) (uint64, bool) {
 // offerSince puts an event into the queue or drops it by the overflow policy. It
 // copies what it keeps. If that is the policy it may take until the block timeout
 // after since; with a zero since it never waits. It returns the event's reference
-// in the store, and whether it was taken.
+// in the store, and whether it was taken, as far as that can be said at once: of a
+// disk it can.
 func (q *queue) offerSince(ev *event, since time.Time) (uint64, bool) {
 	// Encoded before the lock is taken, which others wait for. Beyond a
 	// slot's size the bytes are the store's to keep, so they have their own
@@ -153,27 +157,55 @@ func (q *queue) offerSince(ev *event, since time.Time) (uint64, bool) {
 		rec = make([]byte, 0, recordSize(ev))
 	}
 	rec = appendRecord(rec, ev)
-	key := ev.laneKey(q.seed)
+	t := q.ticketOf(ev, len(rec))
+
+	if since.IsZero() && len(rec) <= maxSlot && !q.mu.eager.Load() {
+		if full := q.stage.put(t, rec); full || q.mu.eager.Load() {
+			q.mu.Lock() // which is all that there is to do
+			q.mu.Unlock()
+		}
+		return 0, false
+	}
 
 	q.mu.Lock()
-	ref, reason := q.admit(ev, rec)
+	defer q.mu.Unlock()
+	ref, reason := q.admit(&t, rec)
 	if reason == dropQueueFull && !since.IsZero() && q.limits.queue.Overflow == Block {
 		reason = q.waitForRoom(since, func() (reason dropReason) {
-			ref, reason = q.admit(ev, rec)
+			ref, reason = q.admit(&t, rec)
 			return reason
 		})
 	}
-	q.counters.events[ev.kind].Offered++ // not before the wait, during which the event is nowhere
-	if reason == keep {
-		q.add(ev, key, ref, len(rec))
-		if q.limits.batch.MaxEvents == 1 || q.full() {
-			q.dispatch()
-		}
-	} else {
-		q.drop(ev.kind, reason)
-	}
-	q.mu.Unlock()
+	q.entered(&t, ref, reason) // not before the wait, during which the event is nowhere
 	return ref, reason == keep
+}
+
+// ticketOf is the ticket of an event whose record has the given size.
+func (q *queue) ticketOf(ev *event, size int) ticket {
+	return ticket{
+		key: ev.laneKey(q.seed), time: ev.time, rule: ev.rule, size: uint32(size), payload: len(ev.payload),
+		kind: ev.kind, lane: ev.lane,
+	}
+}
+
+// enter offers an event that does not wait for room.
+func (q *queue) enter(t *ticket, rec []byte) {
+	ref, reason := q.admit(t, rec)
+	q.entered(t, ref, reason)
+}
+
+// entered counts an event, and puts it in its lane unless there is a reason why
+// not.
+func (q *queue) entered(t *ticket, ref uint64, reason dropReason) {
+	q.counters.events[t.kind].Offered++
+	if reason != keep {
+		q.drop(t.kind, reason)
+		return
+	}
+	q.add(t, ref)
+	if q.limits.batch.MaxEvents == 1 || q.full() {
+		q.dispatch()
+	}
 }
 
 // recordRoom has buffers for records on their way into a store.
@@ -191,11 +223,11 @@ func (q *queue) reject(k kind, reason dropReason) {
 }
 
 // add appends the record of an event to its lane.
-func (q *queue) add(ev *event, key, ref uint64, size int) {
+func (q *queue) add(t *ticket, ref uint64) {
 	at := q.entries.alloc()
 	e := q.entries.at(at)
-	*e = entry{ref: ref, born: ev.time, size: uint32(size), flags: entryFlags(ev.kind) << entryKind}
-	if ev.lane == laneConn {
+	*e = entry{ref: ref, born: t.time, size: t.size, flags: entryFlags(t.kind) << entryKind}
+	if t.lane == laneConn {
 		e.flags |= entryRefused
 	}
 	q.age.push(&q.entries, at)
@@ -203,7 +235,7 @@ func (q *queue) add(ev *event, key, ref uint64, size int) {
 
 	laneAt := uint32(0)
 	if q.limits.ordered {
-		laneAt = q.byKey.find(&q.lanes, key)
+		laneAt = q.byKey.find(&q.lanes, t.key)
 	}
 	if laneAt != 0 {
 		l := q.lanes.at(laneAt)
@@ -223,9 +255,9 @@ func (q *queue) add(ev *event, key, ref uint64, size int) {
 	laneAt = q.lanes.alloc()
 	e.lane = laneAt
 	l := q.lanes.at(laneAt)
-	*l = lane{key: key, head: at, tail: at, waiting: 1, keyed: q.limits.ordered}
+	*l = lane{key: t.key, head: at, tail: at, waiting: 1, keyed: q.limits.ordered}
 	if l.keyed {
-		q.byKey.add(key, laneAt)
+		q.byKey.add(t.key, laneAt)
 	}
 	q.pushReady(laneAt)
 }

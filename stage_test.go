@@ -1,0 +1,107 @@
+package webhook
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestStageIsSeen offers events while no worker waits: whoever looks sees them, in
+// their order, however many are still on the stage.
+func TestStageIsSeen(t *testing.T) {
+	c := defaultEndpoint()
+	q := newQueue(limitsOf(&c), new(memory))
+	q.mu.Lock()
+	q.mu.Unlock() // nobody waits for events: from now on they are staged
+	most := 0
+	for n := 1; n <= 1000; n++ {
+		q.offer(publishOf("c", fmt.Sprint(n)), false)
+		most = max(most, int(q.stage.count.Load()))
+		if n%77 == 0 {
+			if s := q.stats(); s.Offered != uint64(n) || s.Waiting != n {
+				t.Fatalf("after %d events: %+v", n, s)
+			}
+		}
+	}
+	if most != stageLen-1 {
+		t.Errorf("at most %d events were staged, want %d", most, stageLen-1)
+	}
+	for i, j := range q.takeWaiting(1001) {
+		var ev event
+		if err := decodeRecord(j.rec, &ev); err != nil || string(ev.payload) != fmt.Sprint(i+1) {
+			t.Fatalf("event %d is %q, %v", i+1, ev.payload, err)
+		}
+	}
+}
+
+// TestStageWakes offers events one by one, each at about the moment when the last
+// worker goes to sleep: none stays on the stage until somebody comes by.
+func TestStageWakes(t *testing.T) {
+	const events = 20000
+	done := make(chan struct{}, 1)
+	c := defaultEndpoint()
+	c.PoolSize = 1
+	e := startFake(c, func(*request, time.Time, <-chan struct{}) outcome {
+		done <- struct{}{}
+		return outcome{status: 200}
+	})
+	defer e.stop(time.Second)
+	stuck := time.NewTimer(time.Minute)
+	defer stuck.Stop()
+	for n := range events {
+		for begin := time.Now(); time.Since(begin) < time.Duration(n%100)*100*time.Nanosecond; { // a little later each time
+		}
+		e.queue.offer(publishOf("c", "x"), false)
+		select {
+		case <-done:
+		case <-stuck.C:
+			t.Fatalf("event %d of %d was not delivered", n, events)
+		}
+	}
+}
+
+// TestStageConcurrently offers events from many goroutines while workers take
+// them and others look: nothing is lost or out of order, and the counters add up
+// whenever somebody looks.
+func TestStageConcurrently(t *testing.T) {
+	const clients, each = 8, 5000
+	var mu sync.Mutex
+	next := make(map[string]int)
+	c := defaultEndpoint()
+	c.PoolSize = 4
+	c.Queue.Capacity = -1
+	e := startFake(c, func(req *request, _ time.Time, _ <-chan struct{}) outcome {
+		client, n := "", 0
+		_, _ = fmt.Sscanf(payloadOf(req.body), "%s %d", &client, &n)
+		mu.Lock()
+		defer mu.Unlock()
+		if next[client] != n {
+			t.Errorf("%s: event %d, want %d", client, n, next[client])
+		}
+		next[client]++
+		return outcome{status: 200}
+	})
+	var offering sync.WaitGroup
+	for i := range clients {
+		offering.Go(func() {
+			client := fmt.Sprint("c", i)
+			for n := range each {
+				e.queue.offer(publishOf(client, fmt.Sprint(client, " ", n)), false)
+			}
+		})
+	}
+	looking := make(chan struct{})
+	go func() { // ends when all is offered
+		defer close(looking)
+		for e.queue.stats().Offered < clients*each {
+			checkSum(t, e.queue.stats())
+		}
+	}()
+	offering.Wait()
+	<-looking
+	e.stop(time.Minute)
+	if s := e.queue.stats(); s.Delivered != clients*each || s.Waiting+s.InFlight != 0 {
+		t.Errorf("%+v", s)
+	}
+}
