@@ -3,6 +3,7 @@ package webhook
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/mochi-hooks/webhook/internal/stream"
@@ -21,6 +22,7 @@ type intake struct {
 
 	messages map[uint64]held // by reference
 	tenures  map[int]*tenure // of the partitions that this worker has
+	burying  sync.WaitGroup  // goroutines that write letters about what is damaged
 }
 
 // A held event is one that has not ended: its message, and whose it is.
@@ -34,7 +36,7 @@ type tenure struct {
 	partition int
 	events    int           // that have not ended
 	stalled   bool          // there is one that only another worker can read
-	over      bool          // what has not ended is in flight
+	over      bool          // what has not ended is in flight, and nothing more comes
 	ended     chan struct{} // closed when it is over and nothing is
 }
 
@@ -81,70 +83,73 @@ func (b *intake) Event(partition int, m stream.Message) {
 	rec := m.Data()
 	var ev event
 	err := decodeRecord(rec, &ev)
-	if err != nil && !errors.Is(err, errRecordNewer) {
-		b.buryUnreadable(partition, m, err)
-		return
-	}
 	q := b.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	t := b.tenure(partition)
-	if t.stalled {
+	switch {
+	case t.stalled || t.over:
 		return // for who has the partition next
-	}
-	if err != nil {
+	case errors.Is(err, errRecordNewer):
 		// Another worker may be able to, or this one after an update: what is
 		// before it goes out, and nothing behind it.
 		b.warn(err)
 		t.stalled = true
 		b.look(t)
 		return
+	case err != nil:
+		t.events++
+		b.burying.Go(func() { b.buryUnreadable(t, m, err) }) // the source does not wait for the letter
+		return
 	}
 	ref, _ := b.memory.put(rec)
 	b.messages[ref] = held{m, t}
 	t.events++
 	q.counters.events[ev.kind].Offered++
-	t2 := q.ticketOf(&ev, len(rec))
-	q.add(&t2, ref)
+	ticket := q.ticketOf(&ev, len(rec))
+	// Brokers with another ordering may have put a client's events into several
+	// partitions. A lane has those of one, with which it ends.
+	ticket.key ^= uint64(partition)
+	q.add(&ticket, ref)
 	if q.limits.batch.MaxEvents == 1 || q.full() {
 		q.dispatch()
 	}
 }
 
 // buryUnreadable writes the dead letter of an event that is damaged.
-func (b *intake) buryUnreadable(partition int, m stream.Message, err error) {
+func (b *intake) buryUnreadable(t *tenure, m stream.Message, err error) {
 	b.warn(err)
 	l := &deadLetter{Time: time.Now().UTC(), Endpoint: b.letters.endpoint, Error: "unreadable: " + err.Error()}
 	l.setBody(m.Data())
-	if b.letters.write(l) != nil {
-		b.source.Reset(partition, true)
-		return
-	}
+	err = b.letters.write(l)
 	b.queue.mu.Lock()
 	defer b.queue.mu.Unlock()
+	t.events--
+	if err != nil {
+		b.giveBack(t)
+		return
+	}
 	b.queue.counters.events[0].Offered++
 	b.queue.counters.events[0].Dead++
 	m.Ack()
+	b.look(t)
 }
 
 // End takes a partition away; see [stream.Sink].
 func (b *intake) End(partition int) <-chan struct{} {
 	b.queue.mu.Lock()
 	defer b.queue.mu.Unlock()
-	t := b.tenures[partition]
-	if t == nil {
-		ended := make(chan struct{})
-		close(ended)
-		return ended
+	t := b.tenure(partition)
+	delete(b.tenures, partition)
+	if !t.over {
+		b.endTenure(t)
 	}
-	b.endTenure(t)
 	return t.ended
 }
 
 // endTenure forgets what waits of a partition. What is in flight ends as it
 // does, and does not wait again.
 func (b *intake) endTenure(t *tenure) {
-	delete(b.tenures, t.partition)
 	t.stalled = false
 	q := b.queue
 	for at := q.age.head; at != 0; {
@@ -153,7 +158,7 @@ func (b *intake) endTenure(t *tenure) {
 		switch {
 		case b.messages[e.ref].tenure != t:
 		case e.flags&entryInFlight != 0:
-		default: // the first of its lane, all of which is in the partition
+		default: // the first of its lane, all of which is of this tenure
 			q.takeHead(e.lane)
 			q.counters.events[e.kind()].Forwarded++
 			b.disown(e.ref)
@@ -172,8 +177,19 @@ func (q *queue) isOver(ref uint64) bool {
 	return ok && in.messages[ref].tenure.over
 }
 
-// giveBack ends an event that another worker has to deal with, or this one
-// later, and with it the tenure: what comes after it must wait for it.
+// giveBack ends a tenure of which an event has ended that another worker has to
+// deal with, or this one later. What comes after it must wait for it, and what
+// still comes from the source, until that has heard of it, comes again.
+func (b *intake) giveBack(t *tenure) {
+	if t.over {
+		b.look(t)
+		return
+	}
+	b.endTenure(t)
+	b.source.Reset(t.partition, true)
+}
+
+// giveBack ends an event that another worker has to deal with.
 func (q *queue) giveBack(at uint32) {
 	b := q.store.(*intake)
 	e := q.entries.at(at)
@@ -182,8 +198,7 @@ func (q *queue) giveBack(at uint32) {
 	b.disown(e.ref)
 	q.forgetEntry(at)
 	if !t.over {
-		b.endTenure(t)
-		b.source.Reset(t.partition, true)
+		b.giveBack(t)
 	}
 }
 

@@ -77,9 +77,9 @@ type Source interface {
 	// DeadLetter returns when the stream for dead letters has the letter.
 	DeadLetter(ctx context.Context, id string, letter []byte) error
 
-	// Reset makes the source take a partition anew, from the first event that
-	// is not acknowledged, after a while if it is told to wait. It does not
-	// wait itself.
+	// Reset makes the source give a partition back, which ends it, for whoever
+	// takes it anew, from the first event that is not acknowledged: this source
+	// only after a while if it is told to wait. It does not wait itself.
 	Reset(partition int, wait bool)
 
 	// Err returns what keeps events from coming, or nil.
@@ -89,7 +89,8 @@ type Source interface {
 	// takes no others. It returns when that is done, or ctx.
 	Release(ctx context.Context)
 
-	// Close ends the source, after Release.
+	// Close ends the source, after Release: partitions that are left are given
+	// back, whatever becomes of their attempts.
 	Close()
 }
 
@@ -101,7 +102,8 @@ type Sink interface {
 	Event(partition int, m Message)
 
 	// End takes a partition away: what waits is forgotten and no attempt
-	// begins. The channel is closed when the last attempt has ended.
+	// begins. The channel is closed when the last attempt has ended. Events
+	// that come after it are of another time that this worker has it.
 	End(partition int) <-chan struct{}
 
 	// Lease says that until then no other worker has the partitions that this

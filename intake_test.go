@@ -1,0 +1,221 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mochi-hooks/webhook/internal/stream"
+)
+
+// A fakeSource is a stream of which a test is the server.
+type fakeSource struct {
+	letter func(line []byte) error // nil takes all
+
+	mu      sync.Mutex
+	resets  []int
+	letters [][]byte
+}
+
+func (s *fakeSource) Start(stream.Sink) {}
+
+func (s *fakeSource) DeadLetter(_ context.Context, _ string, line []byte) error {
+	if s.letter != nil {
+		if err := s.letter(line); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.letters = append(s.letters, line)
+	return nil
+}
+
+func (s *fakeSource) Reset(partition int, _ bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.resets = append(s.resets, partition)
+}
+
+func (s *fakeSource) Err() error              { return nil }
+func (s *fakeSource) Release(context.Context) {}
+func (s *fakeSource) Close()                  {}
+
+// A fakeMessage is an event of a fakeSource.
+type fakeMessage struct {
+	data  []byte
+	acked atomic.Bool
+}
+
+func messageOf(ev *event) *fakeMessage { return &fakeMessage{data: appendRecord(nil, ev)} }
+
+func (m *fakeMessage) Data() []byte  { return m.data }
+func (m *fakeMessage) Ack()          { m.acked.Store(true) }
+func (m *fakeMessage) isAcked() bool { return m.acked.Load() }
+
+// startIntake starts a worker's part of an endpoint, which has a lease.
+func startIntake(t *testing.T, c Endpoint, source *fakeSource, answer func(req *request, deadline time.Time, canceled <-chan struct{}) outcome) *consumer {
+	t.Helper()
+	w, err := newConsumer(&c, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, worker := range w.endpoint.pool.workers {
+		worker.poster = &fakePoster{answer: answer, stop: make(chan struct{})}
+	}
+	w.intake.source, w.letters.source, w.source = source, source, source
+	w.endpoint.start()
+	w.intake.Lease(time.Now().Add(time.Hour))
+	return w
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// TestNothingOvertakesWhatIsGivenBack lets events come after one that had to be
+// given back, before the source knows of it.
+func TestNothingOvertakesWhatIsGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sent []string
+		full := true
+		source := &fakeSource{letter: func([]byte) error {
+			if full {
+				return errors.New("full")
+			}
+			return nil
+		}}
+		w := startIntake(t, defaultEndpoint(), source, func(req *request, _ time.Time, _ <-chan struct{}) outcome {
+			sent = append(sent, payloadOf(req.body))
+			if payloadOf(req.body) == "1" {
+				return outcome{verdict: refused, status: 400}
+			}
+			return outcome{status: 200}
+		})
+		messages := make([]*fakeMessage, 3)
+		for i := range messages {
+			messages[i] = messageOf(publishOf("c", fmt.Sprint(i)))
+		}
+		w.intake.Event(7, messages[0])
+		w.intake.Event(7, messages[1])
+		synctest.Wait()
+		w.intake.Event(7, messages[2])
+		synctest.Wait()
+		if want := []string{"0", "1"}; !slices.Equal(sent, want) {
+			t.Errorf("sent %v, want %v", sent, want)
+		}
+		if want := []int{7}; !slices.Equal(source.resets, want) {
+			t.Errorf("partitions that were reset: %v, want %v", source.resets, want)
+		}
+		if !messages[0].isAcked() || messages[1].isAcked() || messages[2].isAcked() {
+			t.Error("not the first alone is acknowledged")
+		}
+		if !isClosed(w.intake.End(7)) {
+			t.Error("the partition has not ended")
+		}
+		full = false
+		w.intake.Event(7, messages[1]) // taken anew
+		w.intake.Event(7, messages[2])
+		synctest.Wait()
+		if want := []string{"0", "1", "1", "2"}; !slices.Equal(sent, want) {
+			t.Errorf("sent %v, want %v", sent, want)
+		}
+		checkSum(t, w.endpoint.queue.stats())
+		w.stop(0)
+	})
+}
+
+// TestEndOfPartitions ends one of two partitions that have events of one
+// client, as brokers leave them whose ordering was another one.
+func TestEndOfPartitions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &fakeSource{}
+		w := startIntake(t, defaultEndpoint(), source, func(_ *request, deadline time.Time, canceled <-chan struct{}) outcome {
+			time.Sleep(10 * time.Millisecond)
+			return outcome{status: 200}
+		})
+		var first, second []*fakeMessage
+		for i := range 20 {
+			m := messageOf(publishOf("c", fmt.Sprint(i)))
+			if i%2 == 0 {
+				first = append(first, m)
+			} else {
+				second = append(second, m)
+			}
+			w.intake.Event(i%2, m)
+		}
+		ended := w.intake.End(1)
+		time.Sleep(time.Second)
+		if !isClosed(ended) {
+			t.Error("the partition has not ended")
+		}
+		for i, m := range first {
+			if !m.isAcked() {
+				t.Errorf("event %d of the other partition is not delivered", i)
+			}
+		}
+		for i, m := range second[1:] {
+			if m.isAcked() {
+				t.Errorf("event %d of the partition that ended is delivered", i+1)
+			}
+		}
+		s := w.endpoint.queue.stats()
+		checkSum(t, s)
+		if s.Waiting+s.InFlight > 0 {
+			t.Errorf("%+v", s)
+		}
+		w.stop(0)
+	})
+}
+
+// TestDamagedEvent does not keep the source waiting.
+func TestDamagedEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answer := make(chan error)
+		source := &fakeSource{letter: func([]byte) error { return <-answer }}
+		w := startIntake(t, defaultEndpoint(), source, func(*request, time.Time, <-chan struct{}) outcome {
+			return outcome{status: 200}
+		})
+		damaged := &fakeMessage{data: []byte("\x01junk")}
+		returned := make(chan struct{})
+		go func() {
+			w.intake.Event(0, damaged)
+			close(returned)
+		}()
+		synctest.Wait()
+		if !isClosed(returned) {
+			t.Error("Event waits for the letter")
+		}
+		ended := w.intake.End(0)
+		if isClosed(ended) {
+			t.Error("the partition ends before the letter is written")
+		}
+		answer <- nil
+		synctest.Wait()
+		if !damaged.isAcked() || !isClosed(ended) {
+			t.Errorf("acknowledged: %v, ended: %v", damaged.isAcked(), isClosed(ended))
+		}
+		checkSum(t, w.endpoint.queue.stats())
+
+		again := &fakeMessage{data: []byte("\x01junk")}
+		w.intake.Event(0, again)
+		answer <- errors.New("full")
+		synctest.Wait()
+		if again.isAcked() || !slices.Equal(source.resets, []int{0}) {
+			t.Errorf("without a letter: acknowledged: %v, resets: %v", again.isAcked(), source.resets)
+		}
+		w.stop(0)
+	})
+}
