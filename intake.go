@@ -3,6 +3,7 @@ package webhook
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -222,22 +223,38 @@ type streamLetters struct {
 // letterTimeout is how long a stream may take to accept a dead letter.
 const letterTimeout = 5 * time.Second
 
+// bodyOmitted is the encoding of a body that a letter does not have.
+const bodyOmitted = "omitted"
+
 // write returns an error unless the stream has all letters: then the events are
 // given back.
 func (s *streamLetters) write(letters ...*deadLetter) error {
 	for _, l := range letters {
-		line, err := l.marshal()
-		if err != nil {
-			return err
+		err := s.send(l)
+		var refused *stream.Refused
+		if errors.As(err, &refused) && l.BodyEncoding != bodyOmitted {
+			// As JSON it is longer than the event was. It will never fit, and
+			// what is behind it must not wait forever.
+			short := *l
+			short.Error = fmt.Sprintf("%s; a body of %d bytes is too long for the stream", l.Error, len(l.Body))
+			short.Body, short.BodyEncoding = "", bodyOmitted
+			err = s.send(&short)
 		}
-		ctx, cancel := context.WithTimeout(s.ctx, letterTimeout)
-		err = s.source.DeadLetter(ctx, l.ID, line)
-		cancel()
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (s *streamLetters) send(l *deadLetter) error {
+	line, err := l.marshal()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, letterTimeout)
+	defer cancel()
+	return s.source.DeadLetter(ctx, l.ID, line)
 }
 
 func (s *streamLetters) close() error { return nil }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -133,6 +134,31 @@ func TestNothingOvertakesWhatIsGivenBack(t *testing.T) {
 			t.Errorf("sent %v, want %v", sent, want)
 		}
 		checkSum(t, w.endpoint.queue.stats())
+		w.stop(0)
+	})
+}
+
+// TestLongLetter has a stream that takes no long letters.
+func TestLongLetter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &fakeSource{letter: func(line []byte) error {
+			if len(line) > 1000 {
+				return &stream.Refused{Err: errors.New("too long")}
+			}
+			return nil
+		}}
+		w := startIntake(t, defaultEndpoint(), source, func(*request, time.Time, <-chan struct{}) outcome {
+			return outcome{verdict: refused, status: 413}
+		})
+		long := messageOf(publishOf("c", string(make([]byte, 800))))
+		w.intake.Event(0, long)
+		synctest.Wait()
+		if !long.isAcked() || len(source.letters) != 1 {
+			t.Fatalf("%d letters, acknowledged: %v", len(source.letters), long.isAcked())
+		}
+		if err := new(redelivery).offer(source.letters[0]); err == nil || !strings.HasPrefix(err.Error(), "body:") {
+			t.Errorf("a letter without its body can be sent again: %s: %v", source.letters[0], err)
+		}
 		w.stop(0)
 	})
 }
