@@ -245,3 +245,29 @@ func TestDamagedEvent(t *testing.T) {
 		w.stop(0)
 	})
 }
+
+// TestBatchOfEndedPartition takes a partition away in the middle of a batch that
+// is refused: the halves do not go out any more.
+func TestBatchOfEndedPartition(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := defaultEndpoint()
+		c.Batch = Batch{MaxEvents: 4, MaxBytes: 1 << 20, Linger: time.Millisecond}
+		var attempts atomic.Int32
+		w := startIntake(t, c, &fakeSource{}, func(*request, time.Time, <-chan struct{}) outcome {
+			attempts.Add(1)
+			time.Sleep(time.Second)
+			return outcome{verdict: refused, status: 400}
+		})
+		for i := range 4 {
+			w.intake.Event(0, messageOf(publishOf(fmt.Sprint("c", i), "x")))
+		}
+		time.Sleep(500 * time.Millisecond)
+		ended := w.intake.End(0)
+		time.Sleep(time.Minute)
+		if n := attempts.Load(); n != 1 || !isClosed(ended) {
+			t.Errorf("%d attempts, want 1; ended: %v", n, isClosed(ended))
+		}
+		checkSum(t, w.endpoint.queue.stats())
+		w.stop(0)
+	})
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -138,7 +139,7 @@ func (w *worker) deliver() {
 	w.ends = append(w.ends[:0], len(jobs))
 	suspects := 0 // of jobs[at:], those that were just refused together
 	for at, again := 0, false; at < len(jobs); again = true {
-		if again && !p.queue.goesOn(w) {
+		if again && !p.queue.goesOn(w, jobs[at:]) {
 			p.queue.postpone(w, jobs[at:], suspects)
 			return
 		}
@@ -417,13 +418,14 @@ func (q *queue) attempted(out outcome, took time.Duration) {
 	}
 }
 
-// goesOn reports whether w may make another attempt for what it holds, and
+// goesOn reports whether w may make another attempt for jobs, which it holds, and
 // takes the token for it. With an open breaker that would be a probe, which is
 // for the queue to send.
-func (q *queue) goesOn(w *worker) bool {
+func (q *queue) goesOn(w *worker, jobs []job) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !q.gate.admits() || q.gate.open || q.halted || w.pool.retired {
+	if !q.gate.admits() || q.gate.open || q.halted || w.pool.retired ||
+		slices.ContainsFunc(jobs, func(j job) bool { return q.isOver(j.ref) }) {
 		return false
 	}
 	q.gate.takeToken()
