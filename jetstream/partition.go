@@ -19,6 +19,7 @@ type partition struct {
 	mu      sync.Mutex
 	over    bool
 	next    uint64              // the consumer's next sequence number
+	last    uint64              // the last event's sequence number in the stream
 	unacked map[uint64]*message // by sequence number in the stream
 }
 
@@ -85,10 +86,16 @@ func (p *partition) receive(m jetstream.Msg) {
 		held.received = time.Now()
 		p.next++
 		return
+	case meta.Sequence.Stream <= p.last:
+		// Its acknowledgement was lost. What was behind it may have been
+		// delivered, so it must not go out again.
+		_ = m.Ack()
+		p.next++
+		return
 	}
 	p.next++
 	own := &message{Msg: m, partition: p, seq: meta.Sequence.Stream, received: time.Now()}
-	p.unacked[own.seq] = own
+	p.unacked[own.seq], p.last = own, own.seq
 	p.source.sink.Event(p.n, own)
 }
 

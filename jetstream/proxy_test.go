@@ -1,6 +1,7 @@
 package jetstream_test
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"strings"
@@ -16,6 +17,11 @@ type proxy struct {
 	mu    sync.Mutex
 	conns map[net.Conn]bool
 	shut  bool
+	hole  []byte        // from what has this in it on, a connection takes all and passes nothing on
+	fell  chan struct{} // closed when something did
+
+	stalled chan struct{} // closed when nothing goes through any more
+	ended   chan struct{} // closed with the test
 }
 
 func startProxy(t testing.TB, url string) *proxy {
@@ -24,7 +30,7 @@ func startProxy(t testing.TB, url string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{listener: l, to: strings.TrimPrefix(url, "nats://"), conns: make(map[net.Conn]bool)}
+	p := &proxy{listener: l, to: strings.TrimPrefix(url, "nats://"), conns: make(map[net.Conn]bool), stalled: make(chan struct{}), ended: make(chan struct{})}
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {
@@ -37,6 +43,7 @@ func startProxy(t testing.TB, url string) *proxy {
 	})
 	t.Cleanup(func() {
 		l.Close()
+		close(p.ended)
 		p.cut(true)
 		serving.Wait()
 	})
@@ -60,12 +67,12 @@ func (p *proxy) serve(c net.Conn) {
 	p.conns[c], p.conns[up] = true, true
 	p.mu.Unlock()
 	var copying sync.WaitGroup
-	pipe := func(to, from net.Conn) {
-		_, _ = io.Copy(to, from)
+	pipe := func(to, from net.Conn, up bool) {
+		_, _ = io.Copy(&way{to, p, up, false}, from)
 		_, _ = to.Close(), from.Close()
 	}
-	copying.Go(func() { pipe(up, c) })
-	copying.Go(func() { pipe(c, up) })
+	copying.Go(func() { pipe(up, c, true) })
+	copying.Go(func() { pipe(c, up, false) })
 	copying.Wait()
 	p.mu.Lock()
 	delete(p.conns, c)
@@ -87,4 +94,53 @@ func (p *proxy) open() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.shut = false
+}
+
+// swallow lets a connection swallow all that the client sends from what has text
+// in it on, until it is cut.
+func (p *proxy) swallow(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hole, p.fell = []byte(text), make(chan struct{})
+}
+
+func (p *proxy) swallowed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.fell:
+		return true
+	default:
+		return false
+	}
+}
+
+// stall lets nothing through any more, and all connections stay.
+func (p *proxy) stall() { close(p.stalled) }
+
+// A way is one to the server, up, or back.
+type way struct {
+	net.Conn
+	proxy *proxy
+	up    bool
+	hole  bool
+}
+
+func (w *way) Write(b []byte) (int, error) {
+	p := w.proxy
+	select {
+	case <-p.stalled:
+		<-p.ended
+	default:
+	}
+	p.mu.Lock()
+	if w.up && p.hole != nil && bytes.Contains(b, p.hole) {
+		w.hole, p.hole = true, nil
+		close(p.fell)
+	}
+	p.mu.Unlock()
+	if w.hole {
+		return len(b), nil
+	}
+	return w.Conn.Write(b)
 }
