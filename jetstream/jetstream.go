@@ -38,6 +38,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -60,13 +62,16 @@ const (
 
 // A connection is one to NATS, for one endpoint.
 type connection struct {
-	conn *nats.Conn
-	js   jetstream.JetStream
+	conn  *nats.Conn
+	js    jetstream.JetStream
+	log   *slog.Logger
+	quiet quiet
 }
 
 // connect returns a connection that tries forever, whether there is a server
 // or not.
 func connect(c stream.Config, options ...nats.Option) (*connection, error) {
+	own := &connection{log: c.Log}
 	options = append([]nats.Option{
 		nats.Name("mochi-webhook " + c.Endpoint),
 		nats.RetryOnFailedConnect(true),
@@ -75,27 +80,85 @@ func connect(c stream.Config, options ...nats.Option) (*connection, error) {
 		nats.IgnoreAuthErrorAbort(), // credentials may be renewed
 		nats.Timeout(firstConnect),
 		nats.PingInterval(10 * time.Second), // a server that is gone without a word is noticed after two
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			if err != nil {
-				c.Log.Warn("connection to NATS lost", "error", err)
+		nats.FlusherTimeout(requestTimeout), // everything waits for a write
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { own.lost(err) }),
+		nats.ReconnectHandler(func(*nats.Conn) { own.connected() }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			if own.quiet.due(err) {
+				c.Log.Warn("NATS", "error", err)
 			}
 		}),
-		nats.ReconnectHandler(func(nc *nats.Conn) { c.Log.Info("connected to NATS") }),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { c.Log.Warn("NATS", "error", err) }),
 	}, options...)
 	if c.CredsFile != "" {
 		options = append(options, nats.UserCredentials(c.CredsFile))
 	}
-	nc, err := nats.Connect(c.URL, options...)
-	if err != nil {
+	var err error
+	if own.conn, err = nats.Connect(c.URL, options...); err != nil {
 		return nil, withoutURL(err)
 	}
-	js, err := jetstream.New(nc)
-	if err != nil {
-		nc.Close()
+	if own.js, err = jetstream.New(own.conn); err != nil {
+		own.conn.Close()
 		return nil, err
 	}
-	return &connection{nc, js}, nil
+	return own, nil
+}
+
+// connectContext is connect, but waits no longer than ctx: for servers that do
+// not answer connect takes its time with each.
+func connectContext(ctx context.Context, c stream.Config) (*connection, error) {
+	type connected struct {
+		conn *connection
+		err  error
+	}
+	result := make(chan connected, 1)
+	go func() { // ends when all servers have been tried
+		conn, err := connect(c)
+		result <- connected{conn, err}
+	}()
+	select {
+	case r := <-result:
+		return r.conn, r.err
+	case <-ctx.Done():
+		go func() { // ends with the other one
+			if r := <-result; r.err == nil {
+				r.conn.conn.Close()
+			}
+		}()
+		return nil, context.Cause(ctx)
+	}
+}
+
+// lost logs that the connection is.
+func (c *connection) lost(err error) {
+	if err != nil {
+		c.log.Warn("connection to NATS lost", "error", err)
+	}
+}
+
+func (c *connection) connected() { c.log.Info("connected to NATS") }
+
+// A quiet keeps lines about the same error out of the log for a while.
+type quiet struct {
+	mu   sync.Mutex
+	last map[string]time.Time // by the error's text
+}
+
+// quietTime is how long.
+const quietTime = time.Minute
+
+// due reports whether it is time for a line about err.
+func (q *quiet) due(err error) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	text := err.Error()
+	if now := time.Now(); now.Sub(q.last[text]) >= quietTime {
+		if q.last == nil || len(q.last) >= 64 {
+			q.last = make(map[string]time.Time)
+		}
+		q.last[text] = now
+		return true
+	}
+	return false
 }
 
 // state returns what is wrong with the connection, or nil.

@@ -75,7 +75,7 @@ type source struct {
 
 // Source implements [stream.Driver].
 func (driver) Source(ctx context.Context, c stream.Config) (stream.Source, error) {
-	conn, err := connect(c)
+	conn, err := connectContext(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +96,9 @@ func (driver) Source(ctx context.Context, c stream.Config) (stream.Source, error
 			conn.conn.Close()
 			return nil, err
 		}
-		c.Log.Warn("waiting for the stream", "error", err)
+		if ctx.Err() == nil && conn.quiet.due(err) {
+			c.Log.Warn("waiting for the stream", "error", err)
+		}
 		select {
 		case <-ctx.Done():
 			conn.conn.Close()

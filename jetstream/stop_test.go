@@ -1,0 +1,153 @@
+package jetstream_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/mochi-hooks/webhook"
+)
+
+// TestMain checks that all tests together leave no goroutine of this package
+// or of the client of NATS behind.
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if left := leftBehind(); status == 0 && left != "" {
+		fmt.Fprintf(os.Stderr, "left behind by the tests:\n%s\n", left)
+		status = 1
+	}
+	os.Exit(status)
+}
+
+// leftBehind waits for what is about to end and returns what does not.
+func leftBehind() string {
+	http.DefaultClient.CloseIdleConnections()
+	var left []string
+	for wait := time.Millisecond; wait < 10*time.Second; wait *= 2 {
+		stacks := make([]byte, 16<<20)
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		left = slices.DeleteFunc(strings.Split(string(stacks), "\n\n"), func(stack string) bool {
+			ours := strings.Contains(stack, "mochi-hooks/webhook") || strings.Contains(stack, "nats-io/nats.go")
+			return !ours || strings.Contains(stack, ".leftBehind(")
+		})
+		if len(left) == 0 {
+			return ""
+		}
+		time.Sleep(wait) // nothing announces the end of a goroutine
+	}
+	return strings.Join(left, "\n\n")
+}
+
+// stopTime is more than enough for what stops in time, and less than what it
+// takes to wait for a server that does not answer.
+const stopTime = 3 * time.Second
+
+// stopsInTime ends a worker.
+func stopsInTime(t *testing.T, w *worker) {
+	t.Helper()
+	w.cancel()
+	select {
+	case err := <-w.ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(stopTime):
+		t.Error("the worker does not stop")
+	}
+}
+
+// TestNeverConnected stops a worker that has never reached NATS, because there
+// is nobody or because nobody answers.
+func TestNeverConnected(t *testing.T) {
+	t.Parallel()
+	mute, err := net.Listen("tcp", "127.0.0.1:0") // takes connections into its backlog
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { mute.Close() })
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody.Close()
+	for name, l := range map[string]net.Listener{"nobody": nobody, "no answer": mute} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url := "nats://me:s3cret@" + l.Addr().String()
+			cfg := config("http://127.0.0.1:1/", strings.Join([]string{url, url, url}, ","), nil)
+			ctx, cancel := context.WithCancel(t.Context())
+			log, lines := logger(t, "worker")
+			w := &worker{&webhook.Deliverer{Config: cfg, Log: log, DrainTimeout: -1}, cancel, make(chan error, 1)}
+			go func() { w.ended <- w.Run(ctx) }()
+			if l == nobody {
+				eventually(t, 20*time.Second, func() string {
+					if !strings.Contains(lines.String(), "waiting for the stream") {
+						return "nothing is logged"
+					}
+					return ""
+				})
+			}
+			if err := w.Healthy(); err == nil || strings.Contains(err.Error(), "s3cret") {
+				t.Errorf("Healthy: %v", err)
+			}
+			stopsInTime(t, w)
+			if strings.Contains(lines.String(), "s3cret") {
+				t.Errorf("the log has the password: %s", lines)
+			}
+		})
+	}
+	t.Run("too late", func(t *testing.T) {
+		t.Parallel()
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := webhook.Deliver(ctx, config("http://127.0.0.1:1/", "nats://"+nobody.Addr().String(), nil)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestWrongPassword does not fill the log, in which the password is not.
+func TestWrongPassword(t *testing.T) {
+	t.Parallel()
+	nats := startNATS(t, func(o *server.Options) { o.Username, o.Password = "me", "right" })
+	url := strings.Replace(nats.ClientURL(), "nats://", "nats://me:s3cret@", 1)
+	cfg := config("http://127.0.0.1:1/", url, nil)
+	log, lines := logger(t, "worker")
+	h := new(webhook.Hook)
+	h.SetOpts(log, nil)
+	if err := h.Init(&webhook.Options{Config: cfg, DrainTimeout: -1}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = h.Stop() })
+	ctx, cancel := context.WithCancel(t.Context())
+	w := &worker{&webhook.Deliverer{Config: cfg, Log: log, DrainTimeout: -1}, cancel, make(chan error, 1)}
+	go func() { w.ended <- w.Run(ctx) }()
+	eventually(t, 20*time.Second, func() string {
+		if nats.NumClients() == 0 {
+			if v, err := nats.Varz(nil); err == nil && v.TotalConnections >= 32 { // of two that try twice a second
+				return ""
+			}
+		}
+		return "there were too few attempts"
+	})
+	if err := errors.Join(h.Healthy(), w.Healthy()); err == nil || strings.Contains(err.Error(), "s3cret") {
+		t.Errorf("Healthy: %v", err)
+	}
+	stopsInTime(t, w)
+	if strings.Contains(lines.String(), "s3cret") {
+		t.Errorf("the log has the password: %s", lines)
+	}
+	if n := strings.Count(lines.String(), "\n"); n > 5 {
+		t.Errorf("%d lines in the log, at more than one each second: %s", n, lines)
+	}
+}
