@@ -249,7 +249,7 @@ func (w *consumer) start(ctx context.Context, engine stream.Driver) error {
 }
 
 // stop gives all partitions back when their attempts have ended, or the time is
-// over.
+// over: then attempts are cancelled first.
 func (w *consumer) stop(drain time.Duration) {
 	w.mu.Lock()
 	source := w.source
@@ -262,9 +262,19 @@ func (w *consumer) stop(drain time.Duration) {
 	w.stopped()
 	w.endpoint.pool.stop(stopGrace)
 	close(w.endpoint.clock.stop)
-	w.endpoint.clock.ended.Wait()
-	if source != nil {
-		source.Close()
+	closed := make(chan struct{})
+	go func() { // ends when the connection lets it
+		w.endpoint.clock.ended.Wait()
+		w.intake.burying.Wait()
+		if source != nil {
+			source.Close()
+		}
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(closeGrace):
+		w.endpoint.log.Warn("NATS too slow, stopped without waiting for it")
 	}
 }
 

@@ -242,9 +242,14 @@ type worker struct {
 
 func startWorker(t testing.TB, cfg *webhook.Config) *worker {
 	t.Helper()
+	return startWorkerWith(t, &webhook.Deliverer{Config: cfg})
+}
+
+func startWorkerWith(t testing.TB, d *webhook.Deliverer) *worker {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	log, _ := logger(t, "worker")
-	w := &worker{&webhook.Deliverer{Config: cfg, Log: log}, cancel, make(chan error, 1)}
+	d.Log, _ = logger(t, "worker")
+	w := &worker{d, cancel, make(chan error, 1)}
 	go func() { // ends with cancel
 		defer close(w.ended)
 		if err := w.Run(ctx); err != nil {

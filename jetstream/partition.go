@@ -15,6 +15,7 @@ type partition struct {
 	name    string // of the consumer
 	since   time.Time
 	consume jetstream.ConsumeContext
+	closed  <-chan struct{} // when the client takes no more events
 
 	mu      sync.Mutex
 	over    bool
@@ -52,17 +53,30 @@ func (s *source) take(n int) error {
 		s.delete(p)
 		return err
 	}
+	p.closed = p.consume.Closed()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ctx.Err() != nil { // Release has not seen it
+	late := s.ctx.Err() // Release does not see it any more
+	if late == nil {
+		s.partitions[n] = p
+		delete(s.resting, n)
+	}
+	s.mu.Unlock()
+	if late != nil {
 		p.over = true
 		p.consume.Stop()
-		s.tasks.Go(func() { s.delete(p) })
-		return s.ctx.Err()
+		s.delete(p)
 	}
-	s.partitions[n] = p
-	delete(s.resting, n)
-	return nil
+	return late
+}
+
+// stopped reports whether the client has ended to take events by itself.
+func (p *partition) stopped() bool {
+	select {
+	case <-p.closed:
+		return true
+	default:
+		return false
+	}
 }
 
 // receive takes an event from the server.

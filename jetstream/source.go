@@ -39,6 +39,9 @@ const (
 	// rollCall is how long workers have to answer.
 	rollCall = 300 * time.Millisecond
 
+	// closeTimeout is how long NATS has to take the last that there is to tell.
+	closeTimeout = 400 * time.Millisecond
+
 	// resetDelay is how long a partition rests that could not be worked on.
 	resetDelay = 5 * time.Second
 )
@@ -56,17 +59,25 @@ type source struct {
 
 	stream jetstream.Stream
 
-	ctx   context.Context // ends when Release begins
-	stop  context.CancelFunc
-	hurry context.Context // ends when Release ends: attempts are waited for no longer
-	now   context.CancelFunc
-	tasks sync.WaitGroup // the goroutines of this source
+	ctx    context.Context // ends when Release begins
+	stop   context.CancelFunc
+	hurry  context.Context // ends when Close begins: attempts are waited for no longer
+	now    context.CancelFunc
+	ending context.Context // ends when Close has waited long enough for NATS
+	end    context.CancelFunc
+	tasks  sync.WaitGroup // the goroutines of this source, but for
+	leaves sync.WaitGroup // those that give partitions back
+	again  chan struct{}  // a beat before its time; holds one, more would say nothing new
 
+	// It is not held across anything that waits for the connection. The
+	// queue's lock may be taken under it, see Reset for the other way.
 	mu         sync.Mutex
 	partitions map[int]*partition
-	resting    map[int]time.Time // partitions that are not to be taken before
-	failed     error             // of the last beat
-	over       int               // beats in a row that said that this worker has more than its share
+	leaving    map[int]*partition // on their way back: their attempts have to end first
+	resting    map[int]time.Time  // partitions that are not to be taken before
+	failed     error              // of the last beat
+	over       int                // beats in a row that said that this worker has more than its share
+	cuts       int                // how often the connection was lost
 
 	named   atomic.Uint64 // consumers that were given a name
 	acks    acks
@@ -107,11 +118,12 @@ func (driver) Source(ctx context.Context, c stream.Config) (stream.Source, error
 		}
 	}
 	s := &source{
-		connection: conn, config: c, id: nuid.Next(), stream: st,
-		partitions: make(map[int]*partition), resting: make(map[int]time.Time),
+		connection: conn, config: c, id: nuid.Next(), stream: st, again: make(chan struct{}, 1),
+		partitions: make(map[int]*partition), leaving: make(map[int]*partition), resting: make(map[int]time.Time),
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.hurry, s.now = context.WithCancel(context.Background())
+	s.ending, s.end = context.WithCancel(context.Background())
 	s.acks.some = make(chan struct{}, 1)
 	return s, nil
 }
@@ -125,6 +137,17 @@ func (s *source) Start(sink stream.Sink) {
 		s.config.Log.Warn("cannot answer roll calls", "error", err)
 	}
 	s.present = present
+	s.conn.SetDisconnectErrHandler(func(_ *nats.Conn, err error) {
+		s.cut()
+		s.lost(err)
+	})
+	s.conn.SetReconnectHandler(func(*nats.Conn) {
+		s.connected()
+		select {
+		case s.again <- struct{}{}:
+		default:
+		}
+	})
 	s.tasks.Go(s.run)
 	s.tasks.Go(s.acks.run)
 	s.tasks.Go(s.touch)
@@ -145,25 +168,53 @@ func (s *source) run() {
 		case <-s.ctx.Done():
 			return
 		case <-ticker.C:
+		case <-s.again:
 		}
 	}
 }
 
+// cut ends the lease when the connection is lost: a server that has to start
+// again knows nothing of consumers, and lets others have the partitions before
+// the lease is over. The next look begins another one.
+func (s *source) cut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cuts++
+	s.sink.Lease(time.Now())
+}
+
 func (s *source) look() error {
+	s.mu.Lock()
+	cuts := s.cuts
+	s.mu.Unlock()
 	begin := time.Now()
 	taken, own, err := s.consumers()
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
+	var lost []*partition
 	for n, p := range s.partitions {
-		if !own[p.name] && p.since.Before(begin) {
-			s.config.Log.Warn("partition lost", "partition", n)
-			s.lose(p)
+		switch {
+		case !p.since.Before(begin):
+		case !own[p.name]:
+			delete(s.partitions, n)
+			lost = append(lost, p)
+		case p.stopped():
+			s.leave(p) // the client takes nothing more from a consumer that is there
 		}
 	}
 	s.mu.Unlock()
-	s.sink.Lease(begin.Add(lease))
+	for _, p := range lost {
+		s.config.Log.Warn("partition lost", "partition", p.n)
+		p.end()
+		s.sink.End(p.n)
+	}
+	s.mu.Lock()
+	if s.cuts == cuts {
+		s.sink.Lease(begin.Add(lease))
+	}
+	s.mu.Unlock()
 
 	workers := s.countWorkers()
 	share := (s.config.Partitions + workers - 1) / workers
@@ -245,7 +296,7 @@ func (s *source) takeMore(most int, taken map[int]bool) error {
 	var free []int
 	s.mu.Lock()
 	for n := range s.config.Partitions {
-		if rest := s.resting[n]; !taken[n] && s.partitions[n] == nil && time.Now().After(rest) {
+		if rest := s.resting[n]; !taken[n] && s.partitions[n] == nil && s.leaving[n] == nil && time.Now().After(rest) {
 			free = append(free, n)
 		}
 	}
@@ -264,37 +315,41 @@ func (s *source) takeMore(most int, taken map[int]bool) error {
 // giveAway gives n partitions back. s.mu is held.
 func (s *source) giveAway(n int) {
 	for _, p := range slices.Collect(maps.Values(s.partitions))[:n] {
-		delete(s.partitions, p.n)
 		s.resting[p.n] = time.Now().Add(resetDelay)
-		s.tasks.Go(func() { s.release(s.hurry, p) })
+		s.leave(p)
 	}
 }
 
-// lose ends a partition whose consumer is not there any more, or must not be.
-// s.mu is held.
-func (s *source) lose(p *partition) {
+// leave gives a partition back when its attempts have ended. Until then it stays
+// this worker's: an attempt that another worker does not know of could arrive
+// after its own. s.mu is held.
+func (s *source) leave(p *partition) {
 	delete(s.partitions, p.n)
-	p.end()
-	s.sink.End(p.n)
-}
-
-// release gives a partition back when its attempts have ended, or ctx.
-func (s *source) release(ctx context.Context, p *partition) {
-	p.end()
-	select {
-	case <-s.sink.End(p.n):
+	s.leaving[p.n] = p
+	s.leaves.Go(func() {
+		p.end()
+		select {
+		case <-s.sink.End(p.n):
+		case <-s.hurry.Done():
+		}
 		s.acks.flush()
-	case <-ctx.Done():
-	}
-	s.delete(p)
+		s.delete(p)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.leaving, p.n)
+	})
 }
 
 // delete deletes a partition's consumer, which lets another worker take it.
 func (s *source) delete(p *partition) {
-	ctx, cancel := timeout(context.Background())
-	defer cancel()
-	_ = s.conn.FlushWithContext(ctx) // acknowledgements come first
-	if err := s.js.DeleteConsumer(ctx, s.config.Name, p.name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+	err := s.state()
+	if err == nil {
+		ctx, cancel := timeout(s.ending)
+		defer cancel()
+		_ = s.conn.FlushWithContext(ctx) // acknowledgements come first
+		err = s.js.DeleteConsumer(ctx, s.config.Name, p.name)
+	}
+	if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) && s.quiet.due(err) {
 		s.config.Log.Warn("partition is free only after a while", "partition", p.n, "error", err)
 	}
 }
@@ -317,17 +372,12 @@ func (s *source) Reset(n int, wait bool) {
 func (s *source) reset(n int, wait bool) {
 	p := s.partitions[n]
 	if p == nil {
-		return
+		return // it is on its way back
 	}
-	delete(s.partitions, n)
 	if wait {
 		s.resting[n] = time.Now().Add(resetDelay)
 	}
-	s.tasks.Go(func() {
-		p.end()
-		s.sink.End(n)
-		s.delete(p)
-	})
+	s.leave(p)
 }
 
 // touch tells the server about events that take long.
@@ -336,12 +386,12 @@ func (s *source) touch() {
 	defer ticker.Stop()
 	for {
 		select {
-		case <-s.ctx.Done():
+		case <-s.hurry.Done():
 			return
 		case <-ticker.C:
 		}
 		s.mu.Lock()
-		partitions := slices.Collect(maps.Values(s.partitions))
+		partitions := slices.AppendSeq(slices.Collect(maps.Values(s.partitions)), maps.Values(s.leaving))
 		s.mu.Unlock()
 		for _, p := range partitions {
 			p.touch()
@@ -368,26 +418,35 @@ func (s *source) Err() error {
 func (s *source) Release(ctx context.Context) {
 	s.stop()
 	if s.present != nil {
-		_ = s.present.Unsubscribe() // counted no more
+		s.tasks.Go(func() { _ = s.present.Unsubscribe() }) // counted no more
 	}
 	s.mu.Lock()
-	partitions := slices.Collect(maps.Values(s.partitions))
-	clear(s.partitions)
-	s.mu.Unlock()
-	var releasing sync.WaitGroup
-	for _, p := range partitions {
-		releasing.Go(func() { s.release(ctx, p) })
+	for _, p := range s.partitions {
+		s.leave(p)
 	}
-	releasing.Wait()
-	s.now()
+	s.mu.Unlock()
+	left := make(chan struct{})
+	s.tasks.Go(func() {
+		s.leaves.Wait()
+		close(left)
+	})
+	select {
+	case <-left:
+	case <-ctx.Done():
+	}
 }
 
 // Close implements [stream.Source].
 func (s *source) Close() {
+	late := time.AfterFunc(closeTimeout, s.end)
+	defer late.Stop()
+	s.now()
+	s.leaves.Wait()
 	s.acks.close()
 	s.tasks.Wait()
-	ctx, cancel := timeout(context.Background())
-	defer cancel()
-	_ = s.conn.FlushWithContext(ctx)
+	if s.state() == nil {
+		_ = s.conn.FlushWithContext(s.ending)
+	}
 	s.conn.Close()
+	s.end()
 }

@@ -85,6 +85,56 @@ func (s *sink) next(t *testing.T) stream.Message {
 	}
 }
 
+// TestPartitionLeaves gives a partition back while an attempt hangs, for longer
+// than the server waits for an acknowledgement: nobody else may have it before
+// the attempt has ended.
+func TestPartitionLeaves(t *testing.T) {
+	t.Parallel()
+	nats := startNATS(t, nil)
+	js := client(t, nats.ClientURL())
+	to := newSink()
+	s, p := startSource(t, nats.ClientURL(), nats.ClientURL(), to)
+	publishOne(t, p, "a")
+	m := to.next(t)
+	st, err := js.Stream(t.Context(), "MQTT_WEBHOOKS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	consumers := func() (names []string) {
+		l := st.ConsumerNames(t.Context())
+		for name := range l.Name() {
+			names = append(names, name)
+		}
+		if err := l.Err(); err != nil {
+			t.Fatal(err)
+		}
+		return names
+	}
+	before := consumers()
+	if len(before) != 1 {
+		t.Fatalf("consumers %v", before)
+	}
+	s.Reset(0, false)
+	<-to.ends
+	for end := time.Now().Add(12 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if now := consumers(); len(now) != 1 || now[0] != before[0] {
+			t.Fatalf("consumers %v, before %v", now, before)
+		}
+	}
+	m.Ack()
+	close(to.ended)
+	eventually(t, 20*time.Second, func() string { // it comes again as another one
+		if now := consumers(); len(now) != 1 || now[0] == before[0] {
+			return fmt.Sprintf("consumers %v, before %v", now, before)
+		}
+		return ""
+	})
+	awaitEmpty(t, js)
+	if len(to.events) > 0 {
+		t.Error("the event came again")
+	}
+}
+
 // TestAckLost loses acknowledgements on their way: what was delivered, and what
 // came after it, must not go out again behind it.
 func TestAckLost(t *testing.T) {
@@ -124,4 +174,34 @@ func TestAckLost(t *testing.T) {
 	if len(to.events) > 0 {
 		t.Errorf("%s came again", (<-to.events).Data())
 	}
+}
+
+// TestLeaseEnds cuts the connection: another worker may have the partitions as
+// soon as a server has started again.
+func TestLeaseEnds(t *testing.T) {
+	t.Parallel()
+	nats := startNATS(t, nil)
+	via := startProxy(t, nats.ClientURL())
+	to := newSink()
+	startSource(t, via.url(), nats.ClientURL(), to)
+	state := func(want bool) {
+		t.Helper()
+		eventually(t, 20*time.Second, func() string {
+			to.mu.Lock()
+			defer to.mu.Unlock()
+			n := len(to.leases)
+			switch {
+			case want && (n == 0 || time.Until(to.leases[n-1]) <= 0):
+				return "there is no lease"
+			case !want && (n < 2 || !to.leases[n-1].Before(to.leases[n-2])):
+				return "the lease goes on"
+			}
+			return ""
+		})
+	}
+	state(true)
+	via.cut(true)
+	state(false)
+	via.open()
+	state(true)
 }

@@ -66,6 +66,46 @@ func stopsInTime(t *testing.T, w *worker) {
 	}
 }
 
+// TestStopWithoutNATS stops workers that have lost NATS, in each way, while
+// their attempts hang.
+func TestStopWithoutNATS(t *testing.T) {
+	t.Parallel()
+	for name, lose := range map[string]func(*proxy){
+		"cut off":        func(p *proxy) { p.cut(true) },
+		"without answer": func(p *proxy) { p.stall() },
+		"with it":        func(*proxy) {},
+	} {
+		for _, drain := range []time.Duration{-1, 100 * time.Millisecond} {
+			t.Run(fmt.Sprintf("%s, drain %v", name, drain), func(t *testing.T) {
+				t.Parallel()
+				nats := startNATS(t, nil)
+				r := startReceiver(t)
+				hangs, over := make(chan struct{}, 1000), make(chan struct{})
+				t.Cleanup(func() { close(over) })
+				r.answer = func(string, int) int {
+					hangs <- struct{}{}
+					<-over
+					return 500
+				}
+				p := startProxy(t, nats.ClientURL())
+				cfg := config(r.URL, p.url(), func(e *webhook.Endpoint) { e.Timeout = time.Minute })
+				b := startBroker(t, config(r.URL, nats.ClientURL(), nil), 10)
+				w := startWorkerWith(t, &webhook.Deliverer{Config: cfg, DrainTimeout: drain})
+				b.publishAll(30)
+				for range 10 {
+					<-hangs
+				}
+				lose(p)
+				stopsInTime(t, w)
+				addUp(t, w.Stats().Endpoints["orders"])
+				if s := w.Stats().Endpoints["orders"]; s.Waiting+s.InFlight > 0 {
+					t.Errorf("%+v", s)
+				}
+			})
+		}
+	}
+}
+
 // TestNeverConnected stops a worker that has never reached NATS, because there
 // is nobody or because nobody answers.
 func TestNeverConnected(t *testing.T) {
