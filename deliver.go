@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mochi-hooks/webhook/internal/stream"
@@ -54,6 +55,7 @@ type Deliverer struct {
 
 	once  sync.Once
 	ready chan struct{}
+	began atomic.Bool
 
 	mu        sync.Mutex
 	consumers []*consumer
@@ -90,6 +92,9 @@ func (d *Deliverer) Ready() <-chan struct{} {
 // not what it says.
 func (d *Deliverer) Run(ctx context.Context) error {
 	d.init()
+	if !d.began.CompareAndSwap(false, true) {
+		return errors.New("webhook: a Deliverer runs once")
+	}
 	cfg, err := d.Config.resolve()
 	if err != nil {
 		return fmt.Errorf("webhook: %w", err)
@@ -135,8 +140,8 @@ func (d *Deliverer) Run(ctx context.Context) error {
 }
 
 // start connects all to their streams.
-func (d *Deliverer) start(ctx context.Context, engine stream.Driver) error {
-	ctx, cancel := context.WithCancel(ctx)
+func (d *Deliverer) start(parent context.Context, engine stream.Driver) error {
+	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
 	d.enter(delivererRunning)
 	var connecting sync.WaitGroup
@@ -150,7 +155,7 @@ func (d *Deliverer) start(ctx context.Context, engine stream.Driver) error {
 	}
 	connecting.Wait()
 	errs = slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, context.Canceled) })
-	return errors.Join(append(errs, ctx.Err())...)
+	return errors.Join(append(errs, parent.Err())...)
 }
 
 func (d *Deliverer) stop() {

@@ -271,3 +271,13 @@ func TestBatchOfEndedPartition(t *testing.T) {
 		w.stop(0)
 	})
 }
+
+// TestDelivererRunsOnce.
+func TestDelivererRunsOnce(t *testing.T) {
+	cfg := &Config{Endpoints: []Endpoint{{URL: "http://127.0.0.1:1/", Stream: Stream{URL: "nats://127.0.0.1:1"}}}}
+	d := &Deliverer{Config: cfg}
+	_ = d.Run(t.Context())
+	if err := d.Run(t.Context()); err == nil || err.Error() != "webhook: a Deliverer runs once" {
+		t.Errorf("a second time: got %v", err)
+	}
+}

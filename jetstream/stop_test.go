@@ -191,3 +191,14 @@ func TestWrongPassword(t *testing.T) {
 		t.Errorf("%d lines in the log, at more than one each second: %s", n, lines)
 	}
 }
+
+// TestMisconfigured has an error that says what is wrong and nothing else.
+func TestMisconfigured(t *testing.T) {
+	t.Parallel()
+	nats := startNATS(t, nil)
+	cfg := config("http://127.0.0.1:1/", nats.ClientURL(), func(e *webhook.Endpoint) { e.Stream.Replicas = 3 })
+	err := webhook.Deliver(t.Context(), cfg)
+	if err == nil || !strings.Contains(err.Error(), "replicas > 1") || strings.Contains(err.Error(), "context") {
+		t.Errorf("got %v", err)
+	}
+}
