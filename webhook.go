@@ -309,6 +309,13 @@ func (e *endpoint) offer(ev *event, rule int32, a *active, since time.Time) (ref
 		narrow := ev.only(e.wants)
 		ev = &narrow
 	}
+	if e.stream != nil {
+		// By its id a stream knows an event that it has already, which another
+		// endpoint may have put there.
+		own := *ev
+		own.id = newEventID(ev.time)
+		ev = &own
+	}
 	return e.queue.offerSince(ev, since)
 }
 
