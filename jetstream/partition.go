@@ -22,6 +22,8 @@ type partition struct {
 	next    uint64              // the consumer's next sequence number
 	last    uint64              // the last event's sequence number in the stream
 	unacked map[uint64]*message // by sequence number in the stream
+	size    int                 // of those of them that the worker has
+	room    chan struct{}       // says that there may be room; holds one, for the one that waits
 }
 
 // take makes a consumer for a partition, which fails while there is another.
@@ -29,7 +31,7 @@ func (s *source) take(n int) error {
 	ctx, cancel := timeout(s.ctx)
 	defer cancel()
 	held := max(mostHeld/s.config.Partitions, leastHeld)
-	p := &partition{source: s, n: n, name: s.consumerName(n), next: 1, unacked: make(map[uint64]*message)}
+	p := &partition{source: s, n: n, name: s.consumerName(n), next: 1, unacked: make(map[uint64]*message), room: make(chan struct{}, 1)}
 	consumer, err := s.js.CreateConsumer(ctx, s.config.Name, jetstream.ConsumerConfig{
 		Name:              p.name,
 		FilterSubject:     subject(&s.config, n),
@@ -46,8 +48,11 @@ func (s *source) take(n int) error {
 	p.since = time.Now()
 	p.mu.Lock() // nothing comes before the partition is this worker's
 	defer p.mu.Unlock()
-	// As much as it may hold: there is always a pull that shows that it lives.
-	p.consume, err = consumer.Consume(p.receive, jetstream.PullMaxMessages(held), jetstream.PullExpiry(pullExpiry),
+	// As many as it may hold: there is always a pull that shows that it lives.
+	// But no more bytes at once than the longest event has: the server ends a
+	// connection for which it has 64 MiB to send.
+	most := max(int(s.conn.MaxPayload()), 1<<20) + 64<<10
+	p.consume, err = consumer.Consume(p.receive, jetstream.PullMaxMessagesWithBytesLimit(held, most), jetstream.PullExpiry(pullExpiry),
 		jetstream.ConsumeErrHandler(func(jetstream.ConsumeContext, error) {})) // look finds out what matters
 	if err != nil {
 		s.delete(p)
@@ -110,7 +115,28 @@ func (p *partition) receive(m jetstream.Msg) {
 	p.next++
 	own := &message{Msg: m, partition: p, seq: meta.Sequence.Stream, received: time.Now()}
 	p.unacked[own.seq], p.last = own, own.seq
-	p.source.sink.Event(p.n, own)
+	if p.admit(len(m.Data())) {
+		p.source.sink.Event(p.n, own)
+	}
+}
+
+// admit waits until there is room for an event of n bytes. It reports false if
+// the partition is over. p.mu is held, but not meanwhile.
+func (p *partition) admit(n int) bool {
+	for most := mostBytes / p.source.config.Partitions; !p.over && p.size > 0 && p.size+n > most; {
+		p.mu.Unlock()
+		<-p.room
+		p.mu.Lock()
+	}
+	p.size += n
+	return !p.over
+}
+
+func (p *partition) signal() {
+	select {
+	case p.room <- struct{}{}:
+	default:
+	}
 }
 
 // end lets no more events come.
@@ -118,6 +144,7 @@ func (p *partition) end() {
 	p.mu.Lock()
 	p.over = true
 	p.mu.Unlock()
+	p.signal()
 	p.consume.Stop()
 }
 
@@ -196,7 +223,9 @@ func (a *acks) run() {
 func (p *partition) acked(m *message) {
 	p.mu.Lock()
 	delete(p.unacked, m.seq)
+	p.size -= len(m.Data())
 	p.mu.Unlock()
+	p.signal()
 	_ = m.Msg.Ack() // one that is lost makes the event come again
 }
 

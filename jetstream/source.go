@@ -50,6 +50,9 @@ const (
 // partitions, leastHeld how many of one.
 const mostHeld, leastHeld = 4096, 64
 
+// mostBytes is how long all of them are together, but for one of each partition.
+const mostBytes = 128 << 20
+
 // A source is a worker's part in a stream.
 type source struct {
 	*connection

@@ -37,15 +37,32 @@ func (s *sink) Lease(until time.Time) {
 	s.leases = append(s.leases, until)
 }
 
-// startSource starts a source with one partition, and a publisher into it.
-func startSource(t *testing.T, url, publisherURL string, to stream.Sink) (stream.Source, stream.Publisher) {
+// await waits for a lease, or for its end before its time.
+func (s *sink) await(t *testing.T, lease bool) {
+	t.Helper()
+	eventually(t, 20*time.Second, func() string {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		n := len(s.leases)
+		switch {
+		case lease && (n == 0 || time.Until(s.leases[n-1]) <= 0):
+			return "there is no lease"
+		case !lease && (n < 2 || !s.leases[n-1].Before(s.leases[n-2])):
+			return "the lease goes on"
+		}
+		return ""
+	})
+}
+
+// startSource starts a source and a publisher.
+func startSource(t *testing.T, url, publisherURL string, partitions int, to stream.Sink) (stream.Source, stream.Publisher) {
 	t.Helper()
 	engine, err := stream.Find("jetstream")
 	if err != nil {
 		t.Fatal(err)
 	}
 	log, _ := logger(t, "source")
-	c := stream.Config{URL: publisherURL, Name: "MQTT_WEBHOOKS", Endpoint: "orders", Partitions: 1, Replicas: 1, MaxBytes: 1 << 30, Log: log}
+	c := stream.Config{URL: publisherURL, Name: "MQTT_WEBHOOKS", Endpoint: "orders", Partitions: partitions, Replicas: 1, MaxBytes: 1 << 30, Log: log}
 	p, err := engine.Publisher(c)
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +110,7 @@ func TestPartitionLeaves(t *testing.T) {
 	nats := startNATS(t, nil)
 	js := client(t, nats.ClientURL())
 	to := newSink()
-	s, p := startSource(t, nats.ClientURL(), nats.ClientURL(), to)
+	s, p := startSource(t, nats.ClientURL(), nats.ClientURL(), 1, to)
 	publishOne(t, p, "a")
 	m := to.next(t)
 	st, err := js.Stream(t.Context(), "MQTT_WEBHOOKS")
@@ -143,7 +160,7 @@ func TestAckLost(t *testing.T) {
 	js := client(t, nats.ClientURL())
 	via := startProxy(t, nats.ClientURL())
 	to := newSink()
-	_, p := startSource(t, via.url(), nats.ClientURL(), to)
+	_, p := startSource(t, via.url(), nats.ClientURL(), 1, to)
 	publishOne(t, p, "a")
 	m := to.next(t)
 	via.swallow("+ACK")
@@ -154,7 +171,10 @@ func TestAckLost(t *testing.T) {
 		}
 		return ""
 	})
-	via.cut(false)
+	via.cut(true)
+	to.await(t, false)
+	via.open() // the server knows by now: it sends nothing to the old connection
+	to.await(t, true)
 	publishOne(t, p, "b")
 	m = to.next(t)
 	if got := string(m.Data()); got != "b" {
@@ -183,25 +203,43 @@ func TestLeaseEnds(t *testing.T) {
 	nats := startNATS(t, nil)
 	via := startProxy(t, nats.ClientURL())
 	to := newSink()
-	startSource(t, via.url(), nats.ClientURL(), to)
-	state := func(want bool) {
-		t.Helper()
+	startSource(t, via.url(), nats.ClientURL(), 1, to)
+	to.await(t, true)
+	via.cut(true)
+	to.await(t, false)
+	via.open()
+	to.await(t, true)
+}
+
+// TestLongEvents takes no more of them than there is room for.
+func TestLongEvents(t *testing.T) {
+	t.Parallel()
+	nats := startNATS(t, nil)
+	to := newSink()
+	_, p := startSource(t, nats.ClientURL(), nats.ClientURL(), 64, to)
+	const n, most = 12, 2 // of 900 kB, in the 2 MiB of a partition
+	for i := range n {
+		event := make([]byte, 900_000)
+		event[0] = byte(i)
+		if err := p.Publish(t.Context(), 0, fmt.Sprint(i), event); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range n {
 		eventually(t, 20*time.Second, func() string {
-			to.mu.Lock()
-			defer to.mu.Unlock()
-			n := len(to.leases)
-			switch {
-			case want && (n == 0 || time.Until(to.leases[n-1]) <= 0):
-				return "there is no lease"
-			case !want && (n < 2 || !to.leases[n-1].Before(to.leases[n-2])):
-				return "the lease goes on"
+			if have := len(to.events); have < min(most, n-i) {
+				return fmt.Sprintf("%d events came", have)
 			}
 			return ""
 		})
+		time.Sleep(10 * time.Millisecond) // for more to come
+		if have := len(to.events); have > most {
+			t.Fatalf("%d events came, more than %d", have, most)
+		}
+		m := to.next(t)
+		if m.Data()[0] != byte(i) {
+			t.Fatalf("event %d came before %d", m.Data()[0], i)
+		}
+		m.Ack()
 	}
-	state(true)
-	via.cut(true)
-	state(false)
-	via.open()
-	state(true)
 }
