@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -22,6 +23,7 @@ type partition struct {
 	next    uint64              // the consumer's next sequence number
 	last    uint64              // the last event's sequence number in the stream
 	unacked map[uint64]*message // by sequence number in the stream
+	acked   string              // where the last acknowledgement went
 	size    int                 // of those of them that the worker has
 	room    chan struct{}       // says that there may be room; holds one, for the one that waits
 }
@@ -148,6 +150,20 @@ func (p *partition) end() {
 	p.consume.Stop()
 }
 
+// settle returns when the server has taken the acknowledgements that are sent.
+// It has them in a line of their own, which goes with the consumer.
+func (p *partition) settle(ctx context.Context) {
+	p.mu.Lock()
+	last := p.acked
+	p.mu.Unlock()
+	if last == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
+	_, _ = p.source.conn.RequestWithContext(ctx, last, []byte("+ACK")) // once more does no harm
+}
+
 // touch tells the server that events are being worked on.
 func (p *partition) touch() {
 	p.mu.Lock()
@@ -205,7 +221,7 @@ func (a *acks) run() {
 		a.flushed = nil
 		a.mu.Unlock()
 		for _, m := range batch {
-			m.partition.acked(m)
+			m.partition.acknowledge(m)
 		}
 		clear(batch)
 		for _, done := range flushed {
@@ -220,10 +236,12 @@ func (a *acks) run() {
 	}
 }
 
-func (p *partition) acked(m *message) {
+// acknowledge tells the server that an event is dealt with.
+func (p *partition) acknowledge(m *message) {
 	p.mu.Lock()
 	delete(p.unacked, m.seq)
 	p.size -= len(m.Data())
+	p.acked = m.Reply()
 	p.mu.Unlock()
 	p.signal()
 	_ = m.Msg.Ack() // one that is lost makes the event come again

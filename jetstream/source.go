@@ -349,7 +349,7 @@ func (s *source) delete(p *partition) {
 	if err == nil {
 		ctx, cancel := timeout(s.ending)
 		defer cancel()
-		_ = s.conn.FlushWithContext(ctx) // acknowledgements come first
+		p.settle(ctx)
 		err = s.js.DeleteConsumer(ctx, s.config.Name, p.name)
 	}
 	if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) && s.quiet.due(err) {

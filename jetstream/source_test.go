@@ -243,3 +243,28 @@ func TestLongEvents(t *testing.T) {
 		m.Ack()
 	}
 }
+
+// TestAcksComeFirst gives a partition back as soon as all is acknowledged.
+func TestAcksComeFirst(t *testing.T) {
+	t.Parallel()
+	nats := startNATS(t, nil)
+	to := newSink()
+	s, p := startSource(t, nats.ClientURL(), nats.ClientURL(), 1, to)
+	const n = 900
+	for i := range n {
+		publishOne(t, p, fmt.Sprint(i))
+	}
+	messages := make([]stream.Message, n)
+	for i := range messages {
+		messages[i] = to.next(t)
+	}
+	for _, m := range messages {
+		m.Ack()
+	}
+	close(to.ended)
+	s.Reset(0, false)
+	publishOne(t, p, "last")
+	if got := string(to.next(t).Data()); got != "last" {
+		t.Errorf("%s came again", got)
+	}
+}
