@@ -126,7 +126,7 @@ func (q *queue) fill(w *worker) bool {
 	if len(w.jobs) == 0 {
 		q.leave(w)
 	}
-	if most > 1 && q.ready.head != 0 {
+	if q.limits.batch.MaxEvents > 1 && q.ready.head != 0 { // however few were taken
 		q.batching.until = 0
 		q.lingerFor(q.entries.at(q.lanes.at(q.ready.head).head))
 	}
