@@ -41,10 +41,10 @@ const (
 )
 
 // Numbers of at most shortBytes bytes or shortDigits digits are short. Such
-// digits fit the bytes: 62^640 has 3811 bits.
+// digits fit the bytes: 62^320 has 1906 bits.
 const (
-	shortDigits = 640
-	shortBytes  = 480
+	shortDigits = 320
+	shortBytes  = 240
 )
 
 // halving is how the digits of a long number are halved, those halves again,

@@ -62,6 +62,7 @@ type Hook struct {
 	mu         sync.Mutex            // guards departures, and changes of active
 	departures map[string]*departure // of removed endpoints, by name in lower case
 
+	now     wallClock
 	seq     atomic.Uint64 // of the last event that was given one
 	observe func(event)   // for tests: sees every event that is emitted
 }
@@ -290,7 +291,7 @@ type record struct {
 // has none.
 func (h *Hook) stamp(ev *event, a *active) {
 	if ev.time == 0 {
-		ev.time = time.Now().UnixMilli()
+		ev.time = h.now.unixMilli()
 	}
 	ev.id = newEventID(ev.time)
 	if a.wants&wantSeq != 0 {
