@@ -161,8 +161,7 @@ func (q *queue) offerSince(ev *event, since time.Time) (uint64, bool) {
 
 	if since.IsZero() && len(rec) <= maxSlot && !q.mu.eager.Load() {
 		if full := q.stage.put(t, rec); full || q.mu.eager.Load() {
-			q.mu.Lock() // which is all that there is to do
-			q.mu.Unlock()
+			q.mu.visit()
 		}
 		return 0, false
 	}

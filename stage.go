@@ -93,6 +93,12 @@ func (l *queueLock) Unlock() {
 	l.Mutex.Unlock()
 }
 
+// visit takes the lock for what that does.
+func (l *queueLock) visit() {
+	l.Lock()
+	defer l.Unlock()
+}
+
 // isEager reports whether events have to be put in their lanes as they come:
 // a worker waits for them, or they have to be on disk soon, or there is a batch
 // to be filled.

@@ -12,8 +12,7 @@ import (
 func TestStageIsSeen(t *testing.T) {
 	c := defaultEndpoint()
 	q := newQueue(limitsOf(&c), new(memory))
-	q.mu.Lock()
-	q.mu.Unlock() // nobody waits for events: from now on they are staged
+	q.mu.visit() // nobody waits for events: from now on they are staged
 	most := 0
 	for n := 1; n <= 1000; n++ {
 		q.offer(publishOf("c", fmt.Sprint(n)), false)
