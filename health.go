@@ -14,7 +14,8 @@ var errNotRunning = errors.New("the hook is not running")
 //
 //   - its breaker is open: it has failed many times in a row and is only
 //     probed. Its last failure is told;
-//   - its disk queue cannot be written.
+//   - its disk queue cannot be written;
+//   - its stream cannot be reached.
 //
 // Before Init has succeeded and once Stop has been called the hook as a whole
 // is not healthy. Events that wait, retries and drops alone do not matter; see
