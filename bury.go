@@ -1,0 +1,151 @@
+package webhook
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// What becomes of events that end without having been delivered.
+
+// giveUpOld ends the jobs whose events are too old, and returns the others.
+func (p *pool) giveUpOld(jobs []job) []job {
+	var old []job
+	kept := jobs[:0]
+	for _, j := range jobs {
+		if p.tooOld(&j) {
+			old = append(old, j)
+		} else {
+			kept = append(kept, j)
+		}
+	}
+	if len(old) > 0 {
+		p.giveUp(old)
+	}
+	return kept
+}
+
+// tooOld reports whether an event has to be given up.
+func (p *pool) tooOld(j *job) bool {
+	most := p.config.Retry.MaxAge
+	return most >= 0 && time.Since(time.UnixMilli(j.born)) >= most
+}
+
+// giveUp ends events that have become too old.
+func (p *pool) giveUp(jobs []job) {
+	r := result{fate: fateDead}
+	if p.bury(jobs, p.ofAge()) != nil {
+		r.fate = fateReturned
+	}
+	p.queue.finish(jobs, r)
+}
+
+// buryDead writes the dead letters of the jobs that an attempt's outcome ends.
+func (p *pool) buryDead(jobs []job, out outcome) {
+	if p.letters == nil || out.verdict == delivered {
+		return
+	}
+	var dead []job
+	for _, j := range jobs {
+		if j.result.fate == fateDead {
+			dead = append(dead, j)
+		}
+	}
+	if len(dead) == 0 {
+		return
+	}
+	for i := range dead {
+		dead[i].tries++
+		dead[i].status = out.status
+	}
+	if p.bury(dead, p.causeOf(out)) == nil {
+		return
+	}
+	for i := range jobs {
+		if j := &jobs[i]; j.result.fate == fateDead {
+			j.result = result{fate: fateReturned}
+		}
+	}
+}
+
+// causeOf says why an attempt's outcome ends its event.
+func (p *pool) causeOf(out outcome) string {
+	why := "refused"
+	if out.verdict != refused {
+		why = "given up"
+	}
+	return why + ": " + out.text()
+}
+
+// ofAge says why an event was given up between attempts.
+func (p *pool) ofAge() string {
+	why := fmt.Sprintf("given up: older than %v", p.config.Retry.MaxAge)
+	if last := p.lastFailure.Load(); last != nil {
+		why += "; the endpoint's last failure: " + last.text()
+	}
+	return why
+}
+
+// bury writes the dead letters of jobs, which count all their attempts. What a
+// file does not take is lost, and logged; a stream has to take it, else there is
+// an error.
+func (p *pool) bury(jobs []job, cause string) error {
+	if p.letters == nil {
+		return nil
+	}
+	var buf []byte
+	var ev event
+	var req request
+	var letters []*deadLetter
+	size := 0
+	for i := range jobs {
+		j := &jobs[i]
+		var err error
+		if buf, err = p.queue.read(j, buf, &ev); err != nil {
+			p.warnUnreadable(err)
+			continue
+		}
+		p.renderWebhook(&req, &ev)
+		l := &deadLetter{
+			ID: ev.id.String(), Time: time.UnixMilli(ev.time).UTC(),
+			Endpoint: p.config.Name, Event: kinds[ev.kind].name, Client: strings.Clone(ev.actor()),
+			Attempts: j.tries, Status: j.status, Error: cause,
+			ContentType: cmp.Or(req.contentType, p.formatOf(&ev).contentType),
+		}
+		l.setBody(req.body)
+		l.setHeaders(req.header)
+		l.setRule(ev.rule)
+		letters = append(letters, l)
+		if size += len(l.Body); size >= letterChunk {
+			if err := p.writeLetters(letters); err != nil {
+				return err
+			}
+			letters, size = letters[:0], 0
+		}
+	}
+	return p.writeLetters(letters)
+}
+
+// letterChunk is the size of dead letters that are written together: events may
+// be large, and copies of many would be another queue.
+const letterChunk = 1 << 20
+
+func (p *pool) writeLetters(letters []*deadLetter) error {
+	if len(letters) == 0 {
+		return nil
+	}
+	err := p.letters.write(letters...)
+	if _, ok := p.letters.(*streamLetters); ok {
+		if err != nil && p.lettersWarn.due() {
+			p.log.Warn("dead letters cannot be written, events stay in the stream", "error", err)
+		}
+		return err
+	}
+	if err != nil {
+		if lost := p.lettersLost.Add(uint64(len(letters))); p.lettersWarn.due() {
+			p.log.Warn("dead letters cannot be written, events are lost", "count", lost, "error", err)
+		}
+	}
+	return nil
+}
