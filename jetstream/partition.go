@@ -48,6 +48,17 @@ func (s *source) take(n int) error {
 		return err
 	}
 	p.since = time.Now()
+	if err := p.begin(consumer, held); err != nil {
+		s.delete(p)
+		return err
+	}
+	return nil
+}
+
+// begin lets events come, as many at a time as may be held, unless Release has
+// begun, which does not see the partition.
+func (p *partition) begin(consumer jetstream.Consumer, held int) (err error) {
+	s := p.source
 	p.mu.Lock() // nothing comes before the partition is this worker's
 	defer p.mu.Unlock()
 	// As many as it may hold: there is always a pull that shows that it lives.
@@ -57,23 +68,19 @@ func (s *source) take(n int) error {
 	p.consume, err = consumer.Consume(p.receive, jetstream.PullMaxMessagesWithBytesLimit(held, most), jetstream.PullExpiry(pullExpiry),
 		jetstream.ConsumeErrHandler(func(jetstream.ConsumeContext, error) {})) // look finds out what matters
 	if err != nil {
-		s.delete(p)
 		return err
 	}
 	p.closed = p.consume.Closed()
 	s.mu.Lock()
-	late := s.ctx.Err() // Release does not see it any more
-	if late == nil {
-		s.partitions[n] = p
-		delete(s.resting, n)
-	}
-	s.mu.Unlock()
-	if late != nil {
+	defer s.mu.Unlock()
+	if err := s.ctx.Err(); err != nil {
 		p.over = true
 		p.consume.Stop()
-		s.delete(p)
+		return err
 	}
-	return late
+	s.partitions[p.n] = p
+	delete(s.resting, p.n)
+	return nil
 }
 
 // stopped reports whether the client has ended to take events by itself.

@@ -202,3 +202,25 @@ func TestMisconfigured(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestStopAtOnce stops workers while they take their partitions: what they have
+// begun to take they give back, and nothing of them stays.
+func TestStopAtOnce(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t, nil)
+	js := client(t, s.ClientURL())
+	cfg := config("http://127.0.0.1:1/", s.ClientURL(), func(e *webhook.Endpoint) { e.Stream.Partitions = 32 })
+	for range 20 {
+		startWorker(t, cfg).stop()
+	}
+	eventually(t, 30*time.Second, func() string {
+		st, err := js.Stream(t.Context(), "MQTT_WEBHOOKS")
+		if err != nil {
+			return err.Error()
+		}
+		if n := st.CachedInfo().State.Consumers; n > 0 {
+			return fmt.Sprintf("%d consumers are left", n)
+		}
+		return ""
+	})
+}
