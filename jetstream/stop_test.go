@@ -210,8 +210,10 @@ func TestStopAtOnce(t *testing.T) {
 	s := startNATS(t, nil)
 	js := client(t, s.ClientURL())
 	cfg := config("http://127.0.0.1:1/", s.ClientURL(), func(e *webhook.Endpoint) { e.Stream.Partitions = 32 })
-	for range 20 {
-		startWorker(t, cfg).stop()
+	for i := range 40 {
+		w := startWorker(t, cfg)
+		time.Sleep(time.Duration(i) * 400 * time.Microsecond) // a little later each time
+		w.stop()
 	}
 	eventually(t, 30*time.Second, func() string {
 		st, err := js.Stream(t.Context(), "MQTT_WEBHOOKS")
