@@ -35,7 +35,8 @@ func openDisk(q *queue, config *Endpoint, log *slog.Logger) (*disk, error) {
 	case SyncNever:
 		opts.Sync = spool.Never
 	}
-	dir := filepath.Join(c.Dir, folderOf(c.Dir, config.Name))
+	names, _ := spool.Spools(c.Dir) // opening the folder tells what is wrong
+	dir := filepath.Join(c.Dir, folderOf(names, config.Name))
 	d := new(disk)
 	q.store = d
 	var corrupt []spool.Ref
@@ -76,11 +77,10 @@ func openDisk(q *queue, config *Endpoint, log *slog.Logger) (*disk, error) {
 	return d, nil
 }
 
-// folderOf returns the name of the folder of an endpoint's queue. Endpoints are
-// known by their names without regard to case, so one that was spelled otherwise
-// in an earlier run goes on where it was.
-func folderOf(base, name string) string {
-	names, _ := spool.Spools(base) // opening the folder tells what is wrong
+// folderOf returns the name of the folder of an endpoint's queue, of those that
+// there are. Endpoints are known by their names without regard to case, so one
+// that was spelled otherwise in an earlier run goes on where it was.
+func folderOf(names []string, name string) string {
 	same := func(n string) bool { return equalFold(n, name) }
 	if at := slices.IndexFunc(names, same); at >= 0 && !slices.Contains(names, name) {
 		return names[at]
@@ -144,7 +144,7 @@ func warnOfOtherSpools(endpoints []Endpoint, log *slog.Logger) {
 		}
 		for _, name := range names {
 			used := func(c Endpoint) bool {
-				return c.Queue.Type == DiskQueue && c.Queue.Dir == base && folderOf(base, c.Name) == name
+				return c.Queue.Type == DiskQueue && c.Queue.Dir == base && folderOf(names, c.Name) == name
 			}
 			if !slices.ContainsFunc(endpoints, used) {
 				log.Warn("queue of no configured endpoint", "dir", filepath.Join(base, name))

@@ -25,7 +25,7 @@ type format struct {
 func newFormat(c *Endpoint) format {
 	b := &c.Body
 	nanomq := withFields(func(dst []byte, ev *event) []byte { return appendBody(dst, ev, b.Encoding) }, b.Fields, nanomqHas)
-	trace := !slices.ContainsFunc(c.Headers, func(h Header) bool { return equalFold(h.Name, traceParent) })
+	trace := !hasHeader(c.Headers, traceParent)
 	hasID := slices.Contains(b.Fields, FieldID)
 	switch b.Format {
 	case FormatCloudEvents:

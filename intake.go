@@ -47,9 +47,7 @@ func (b *intake) remove(ref uint64) {
 	b.forget(ref)
 }
 
-// disown forgets an event that has not ended.
-func (b *intake) disown(ref uint64) { b.forget(ref) }
-
+// forget forgets an event, which the stream still has unless it was acknowledged.
 func (b *intake) forget(ref uint64) {
 	t := b.messages[ref].tenure
 	delete(b.messages, ref)
@@ -106,15 +104,11 @@ func (b *intake) Event(partition int, m stream.Message) {
 	ref, _ := b.memory.put(rec)
 	b.messages[ref] = held{m, t}
 	t.events++
-	q.counters.events[ev.kind].Offered++
 	ticket := q.ticketOf(&ev, len(rec))
 	// Brokers with another ordering may have put a client's events into several
 	// partitions. A lane has those of one, with which it ends.
 	ticket.key ^= uint64(partition)
-	q.add(&ticket, ref)
-	if q.limits.batch.MaxEvents == 1 || q.full() {
-		q.dispatch()
-	}
+	q.entered(&ticket, ref, keep)
 }
 
 // buryUnreadable writes the dead letter of an event that is damaged.
@@ -162,7 +156,7 @@ func (b *intake) endTenure(t *tenure) {
 		default: // the first of its lane, all of which is of this tenure
 			q.takeHead(e.lane)
 			q.counters.events[e.kind()].Forwarded++
-			b.disown(e.ref)
+			b.forget(e.ref)
 			q.forgetEntry(at)
 		}
 		at = next
@@ -196,7 +190,7 @@ func (q *queue) giveBack(at uint32) {
 	e := q.entries.at(at)
 	q.counters.events[e.kind()].Forwarded++
 	t := b.messages[e.ref].tenure
-	b.disown(e.ref)
+	b.forget(e.ref)
 	q.forgetEntry(at)
 	if !t.over {
 		b.giveBack(t)
