@@ -412,8 +412,8 @@ func TestReloadRemoves(t *testing.T) {
 		if err := h.Reload(&Config{Endpoints: []Endpoint{{Name: "a", URL: url, Queue: Queue{Type: DiskQueue, Dir: t.TempDir()}}, endpoint("b", url)}}); err == nil {
 			t.Fatal("no error")
 		}
-		up.Store(true)
 		mustReload(t, h, both(url+"/other"))
+		up.Store(true) // not before: what has delivered everything is gone
 		h.emit(publishOf("c", "2"))
 		got.await(t, "all events", func() bool { return len(got.payloads) == 4 })
 		if s := h.Stats(); len(s.Endpoints) != 2 || s.Endpoints["b"].Offered != 2 {

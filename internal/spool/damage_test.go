@@ -216,25 +216,35 @@ func TestForgedRecords(t *testing.T) {
 	}
 }
 
-// TestForgedRecordsInCompactedSegment has a record whose content is the one
+// TestForgedRecordsInCompactedSegment has a record whose content holds the one
 // before it, in a file where positions are not offsets.
 func TestForgedRecordsInCompactedSegment(t *testing.T) {
-	var data []byte
-	put := func(pos int64, rec []byte) {
-		data = fuzzKey.appendRecord(data, pos, rec, crc32.Update(fuzzKey.body, castagnoli, rec))
-	}
-	put(10000, []byte("victim"))
-	at := len(data)
-	put(10024, slices.Clone(data))
-	put(20000, []byte("behind"))
-	data[at+8] ^= 1 // the length
-	sc := scan{r: bytes.NewReader(data), size: int64(len(data)), key: fuzzKey, moved: true}
-	var got []string
-	if err := sc.each(func(_, _ int64, raw []byte) error { got = append(got, string(raw[headerSize:])); return nil }); err != nil {
-		t.Fatal(err)
-	}
-	if want := []string{"victim", "behind"}; !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
+	for name, tt := range map[string]struct {
+		pos int64 // of the record before it
+		pad int   // bytes of the content in front of the copy
+	}{
+		"anywhere":        {10000, 0},
+		"at its position": {64, 24},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var data []byte
+			put := func(pos int64, rec []byte) {
+				data = fuzzKey.appendRecord(data, pos, rec, crc32.Update(fuzzKey.body, castagnoli, rec))
+			}
+			put(tt.pos, []byte("victim"))
+			at := len(data)
+			put(tt.pos+24, append(make([]byte, tt.pad), data...))
+			put(20000, []byte("behind"))
+			data[at+8] ^= 1 // the length
+			sc := scan{r: bytes.NewReader(data), size: int64(len(data)), key: fuzzKey, moved: true}
+			var got []string
+			if err := sc.each(func(_, _ int64, raw []byte) error { got = append(got, string(raw[headerSize:])); return nil }); err != nil {
+				t.Fatal(err)
+			}
+			if want := []string{"victim", "behind"}; !slices.Equal(got, want) {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
 	}
 }
 

@@ -133,7 +133,7 @@ func (s *scan) each(fn func(pos, off int64, raw []byte) error) error {
 		// The position is looked at before the checksum, because that is
 		// quicker: most of what is not a header has a wrong one.
 		pos := int64(binary.LittleEndian.Uint32(b[12:]))
-		plausible := pos == off || s.moved && pos > off && pos >= next && pos%alignment == 0
+		plausible := pos >= next && (pos == off || s.moved && pos > off && pos%alignment == 0)
 		h, ok := header{}, false
 		if plausible {
 			h, ok = s.key.parse(b)
