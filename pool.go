@@ -309,7 +309,8 @@ func (p *pool) conclude(w *worker, jobs []job, n int, out outcome, took time.Dur
 	if goOn {
 		jobs = jobs[:n]
 	} else if out.verdict != canceled {
-		p.lastFailure.Store(&out)
+		failure := out // out itself would be allocated each time
+		p.lastFailure.Store(&failure)
 	}
 	p.buryDead(jobs[:n], out)
 	q := p.queue
