@@ -17,7 +17,7 @@ func newHook(args arguments) (*webhook.Hook, error) {
 	e := webhook.Endpoint{
 		URL:      "http://" + args.Addr + "/hook",
 		PoolSize: args.Pool,
-		// Nothing is dropped: who publishes waits.
+		// Nothing is dropped; who publishes waits if anybody has to.
 		Queue: webhook.Queue{MaxBytes: -1, Overflow: webhook.Block, BlockTimeout: time.Hour},
 		Retry: webhook.Retry{MaxAge: -1},
 	}
@@ -30,6 +30,8 @@ func newHook(args arguments) (*webhook.Hook, error) {
 	}
 	if args.Batch {
 		e.Batch.MaxEvents = 100
+	} else {
+		e.Queue.Capacity = -1 // there are few enough, and waiting is not what is measured
 	}
 	if args.Gzip {
 		e.Compression = webhook.Gzip
@@ -41,7 +43,7 @@ func newHook(args arguments) (*webhook.Hook, error) {
 		e.Queue.Type, e.Queue.Dir = webhook.DiskQueue, args.Dir // MaxBytes is -1
 	}
 	if args.Hang {
-		e.Queue.Capacity, e.Timeout = -1, time.Hour
+		e.Timeout = time.Hour
 	}
 	drain := 5 * time.Minute
 	if args.Hang {

@@ -251,11 +251,11 @@ func (b *bench) send(role string, args arguments) (outcome, error) {
 // hung measures the broker's throughput while its endpoint does not answer.
 func hung(qos byte, hook bool) func(b *bench) (outcome, error) {
 	return func(b *bench) (outcome, error) {
-		events := 60000
+		events, window := 60000, 1
 		if qos == 0 {
-			events = 600000
+			events, window = 600000, 64
 		}
-		o, _, err := b.throughBroker(qos, hook, arguments{Hang: true, Clients: 50, Events: max(events/b.scale, 1000)})
+		o, _, err := b.throughBroker(qos, hook, arguments{Hang: true, Clients: 50, Window: window, Events: max(events/b.scale, 1000)})
 		return o, err
 	}
 }
@@ -263,7 +263,7 @@ func hung(qos byte, hook bool) func(b *bench) (outcome, error) {
 // always measures publishes that wait until they are on disk.
 func always(publishers int) func(b *bench) (outcome, error) {
 	return func(b *bench) (outcome, error) {
-		args := arguments{Hang: true, Always: true, Clients: publishers, Events: max(2000*min(publishers, 20)/b.scale, 500)}
+		args := arguments{Hang: true, Always: true, Clients: publishers, Window: 1, Events: max(2000*min(publishers, 20)/b.scale, 500)}
 		var err error
 		if args.Dir, err = os.MkdirTemp(b.dir, "queue"); err != nil {
 			return outcome{}, err
@@ -278,7 +278,7 @@ func always(publishers int) func(b *bench) (outcome, error) {
 // the last receipt; without the hook the publishes alone.
 func endToEnd(hook bool) func(b *bench) (outcome, error) {
 	return func(b *bench) (outcome, error) {
-		args := arguments{Latency: true, Clients: 50, Events: max(80000/b.scale, 1000)}
+		args := arguments{Latency: true, Clients: 50, Window: 20, Events: max(80000/b.scale, 1000)}
 		o, received, err := b.throughBroker(1, hook, args)
 		if hook {
 			o.P50, o.P99, o.Lost = received.P50, received.P99, args.Events-received.Events
@@ -322,7 +322,7 @@ func (b *bench) throughBroker(qos byte, hook bool, args arguments) (o, received 
 		return o, received, err
 	}
 	begin := time.Now()
-	p, err := start("publishers", arguments{Addr: addr, Clients: args.Clients, Events: args.Events, QoS: qos, Payload: 64})
+	p, err := start("publishers", arguments{Addr: addr, Clients: args.Clients, Events: args.Events, QoS: qos, Payload: 64, Window: args.Window})
 	if err != nil {
 		return o, received, err
 	}

@@ -47,6 +47,7 @@ type arguments struct {
 	Payload int // bytes
 	Pool    int
 	QoS     byte
+	Window  int // messages of a publisher that are on their way at once
 	Match   bool
 	Batch   bool
 	Gzip    bool

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// publish is the role of the MQTT clients: each waits for the acknowledgement
-// of its message before the next at QoS 1, for how long it tells, and sends 64 at
-// a time at QoS 0.
+// publish is the role of the MQTT clients. At QoS 1 each has a window of messages
+// that are not acknowledged, and tells how long that takes; at QoS 0 each sends
+// as many at a time.
 func publish(args arguments) error {
 	errs := make(chan error, args.Clients) // each sends one
 	waits := make([][]time.Duration, args.Clients)
@@ -27,7 +27,7 @@ func publish(args arguments) error {
 			ready.Done()
 			begin.Wait()
 			if err == nil {
-				waits[i], err = publishOver(conn, args.QoS, n, args.Payload)
+				waits[i], err = publishOver(conn, args.QoS, n, args.Payload, args.Window)
 				conn.Close()
 			}
 			errs <- err
@@ -72,47 +72,63 @@ func connectMQTT(addr string, i int) (net.Conn, error) {
 }
 
 // publishOver returns how long each acknowledgement took.
-func publishOver(conn net.Conn, qos byte, n, size int) (waits []time.Duration, err error) {
-	const topic = "site/1/device/12/temperature"
-	perWrite, in := 1, make([]byte, 4)
-	if qos == 0 {
-		perWrite, in = 64, in[:2]
-	}
+func publishOver(conn net.Conn, qos byte, n, size, window int) (waits []time.Duration, err error) {
+	const ackLen = 4
+	in := make([]byte, ackLen*window)
+	half := 0                        // bytes of an acknowledgement that is not complete
+	begun := make([]time.Time, 0, n) // of the messages at QoS 1
 	var out []byte
-	for sent := 0; sent < n; {
-		out = out[:0]
-		for range min(perWrite, n-sent) {
-			length := 2 + len(topic) + 2*int(qos) + size
-			out = append(out, 0x30|qos<<1)
-			out = binary.AppendUvarint(out, uint64(length))
-			out = binary.BigEndian.AppendUint16(out, uint16(len(topic)))
-			out = append(out, topic...)
-			if qos > 0 {
-				out = binary.BigEndian.AppendUint16(out, uint16(sent%60000+1))
-			}
-			from := len(out)
-			out = fmt.Appendf(out, "%0*d", stampLen, time.Now().UnixNano())
-			for len(out) < from+size {
-				out = append(out, 'x')
-			}
-			sent++
+	for sent := 0; sent < n || len(waits) < len(begun); {
+		most := min(window, n-sent)
+		if qos > 0 {
+			most = min(window-(sent-len(waits)), n-sent)
 		}
-		begin := time.Now()
+		out = out[:0]
+		for range most {
+			out = appendPublish(out, qos, sent, size)
+			sent++
+			if qos > 0 {
+				begun = append(begun, time.Now())
+			}
+		}
 		if _, err := conn.Write(out); err != nil {
 			return nil, err
 		}
 		if qos > 0 {
-			if _, err := io.ReadFull(conn, in); err != nil {
+			got, err := conn.Read(in[half:])
+			if err != nil {
 				return nil, err
 			}
-			waits = append(waits, time.Since(begin))
+			got += half
+			for half = got; half >= ackLen; half -= ackLen {
+				waits = append(waits, time.Since(begun[len(waits)]))
+			}
+			copy(in, in[got-half:got])
 		}
 	}
 	if qos == 0 { // the answer to a ping comes after all that was before it
 		if _, err := conn.Write([]byte{0xc0, 0}); err != nil {
 			return nil, err
 		}
-		_, err = io.ReadFull(conn, in)
+		_, err = io.ReadFull(conn, in[:2])
 	}
 	return waits, err
+}
+
+// appendPublish appends a PUBLISH packet whose payload begins with the time.
+func appendPublish(out []byte, qos byte, number, size int) []byte {
+	const topic = "site/1/device/12/temperature"
+	out = append(out, 0x30|qos<<1)
+	out = binary.AppendUvarint(out, uint64(2+len(topic)+2*int(qos)+size))
+	out = binary.BigEndian.AppendUint16(out, uint16(len(topic)))
+	out = append(out, topic...)
+	if qos > 0 {
+		out = binary.BigEndian.AppendUint16(out, uint16(number%60000+1))
+	}
+	from := len(out)
+	out = fmt.Appendf(out, "%0*d", stampLen, time.Now().UnixNano())
+	for len(out) < from+size {
+		out = append(out, 'x')
+	}
+	return out
 }
