@@ -23,6 +23,10 @@ const (
 	// connection comes before its next use. Under load, connections are
 	// younger and save the system call.
 	idleCheck = 10 * time.Millisecond
+
+	// lookAgain is the time after which a request that waits for its reply
+	// looks again whether there is something to read; see socket.
+	lookAgain = 200 * time.Millisecond
 )
 
 // An http1Conn is a poster with one HTTP/1.1 connection of its own, kept alive
@@ -50,8 +54,9 @@ type http1Conn struct {
 	used   bool      // conn has carried a request
 	last   time.Time // when that was
 	until  time.Time // the deadline of the attempt
-	armed  time.Time // the deadline of conn, not after until; see extend
+	armed  time.Time // the deadline of conn, not after until; see extend and lookAgain
 	idle   *idleLook // at raw
+	socket *socket   // raw
 	out    []byte    // out[:fixed] is the head that requests share
 	fixed  int
 	head   uint32 // which one
@@ -87,9 +92,10 @@ func (p *http1Conn) connect(now time.Time, long bool) error {
 	}
 	if p.conn != nil {
 		var err error
-		// Only what Read and Write do can be extended.
-		if p.conn != p.raw || long || p.armed.After(p.until) || p.armed.Sub(now) < p.until.Sub(now)/2 {
-			err = p.arm()
+		if p.conn != p.raw || long { // only what Read and Write do can be extended
+			err = p.arm(p.until)
+		} else if most := min(p.until.Sub(now), lookAgain); p.armed.Sub(now) < most/2 || p.armed.Sub(now) > most {
+			err = p.arm(now.Add(most))
 		}
 		if err != nil || now.Sub(p.last) > idleCheck && p.idle.readable() {
 			p.drop()
@@ -102,17 +108,17 @@ func (p *http1Conn) connect(now time.Time, long bool) error {
 	return nil
 }
 
-// arm gives the connection the deadline of the attempt.
-func (p *http1Conn) arm() error {
-	p.armed = p.until
-	return p.raw.SetDeadline(p.until)
+// arm gives the connection a deadline.
+func (p *http1Conn) arm(t time.Time) error {
+	p.armed = t
+	return p.raw.SetDeadline(t)
 }
 
 // extend reports whether a call that ended with err can go on, because what
 // ended it was the deadline of an earlier attempt. Setting one costs as much as
 // making the request, so attempts that follow each other share it.
 func (p *http1Conn) extend(err error) bool {
-	return errors.Is(err, os.ErrDeadlineExceeded) && p.armed.Before(p.until) && p.arm() == nil
+	return errors.Is(err, os.ErrDeadlineExceeded) && p.armed.Before(p.until) && p.arm(p.until) == nil
 }
 
 // Read reads from the connection until the attempt's deadline.
@@ -170,9 +176,7 @@ func (p *http1Conn) exchange(body []byte) (rep reply, stale bool, err error) {
 	var keep bool
 	var writeErr error
 	if len(body) <= maxInlineBody {
-		_, writeErr = p.Write(p.out)
-		// Also after an error: the server may have answered and closed.
-		rep, keep, err = p.reader.read(p)
+		rep, keep, writeErr, err = p.exchangeShort(reused)
 	} else {
 		rep, keep, writeErr, err = p.exchangeLong(body)
 	}
@@ -188,6 +192,23 @@ func (p *http1Conn) exchange(body []byte) (rep reply, stale bool, err error) {
 		p.closeIdle()
 	}
 	return rep, stale, err
+}
+
+// exchangeShort is exchange for a request that is in out.
+func (p *http1Conn) exchangeShort(reused bool) (rep reply, keep bool, writeErr, err error) {
+	wrote := 0
+	if reused && p.conn == p.raw { // connect has seen to lookAgain
+		wrote, p.reader.there, writeErr, err = p.socket.exchange(p.out, p.reader.room())
+		if err != nil {
+			return rep, false, nil, err
+		}
+	}
+	if writeErr == nil && wrote < len(p.out) {
+		_, writeErr = p.Write(p.out[wrote:])
+	}
+	// Also after an error: the server may have answered and closed.
+	rep, keep, err = p.reader.read(p)
+	return rep, keep, writeErr, err
 }
 
 // exchangeLong is exchange for a long body: it reads while it writes, because
@@ -260,7 +281,7 @@ func (p *http1Conn) dial() error {
 		_ = raw.Close()
 		return err
 	}
-	p.conn, p.used, p.idle = conn, false, lookAt(raw)
+	p.conn, p.used, p.idle, p.socket = conn, false, lookAt(raw), socketOf(raw)
 	return nil
 }
 
@@ -279,7 +300,7 @@ func (p *http1Conn) attach(raw net.Conn) error {
 // prepare takes a new socket through the proxy and the TLS handshakes.
 func (p *http1Conn) prepare(ctx context.Context, raw net.Conn) (conn net.Conn, err error) {
 	c := p.client
-	_ = p.arm()
+	_ = p.arm(p.until)
 	conn = raw
 	if c.proxy != nil && c.proxy.tls != nil {
 		if conn, err = handshake(conn, c.proxy.tls); err != nil {
@@ -290,7 +311,7 @@ func (p *http1Conn) prepare(ctx context.Context, raw net.Conn) (conn net.Conn, e
 		if err := c.proxy.connect(ctx, conn, c.host); err != nil {
 			return nil, &attemptError{"proxy connect", err}
 		}
-		_ = p.arm()
+		_ = p.arm(p.until)
 	}
 	if c.tls != nil {
 		if conn, err = handshake(conn, c.tls); err != nil {

@@ -48,9 +48,19 @@ type reply struct {
 // status of a reply counts as soon as its head is complete; the body only
 // decides whether the connection can be used again.
 type replyReader struct {
-	buf []byte // buf[:n] is what has been read of the current reply
-	n   int
-	end bool // the connection ended behind buf[:n]
+	buf   []byte // buf[:n] is what has been read of the current reply
+	n     int
+	end   bool // the connection ended behind buf[:n]
+	there int  // bytes of the next reply that were read into room
+}
+
+// room returns the buffer for the beginning of the next reply.
+func (r *replyReader) room() []byte {
+	if len(r.buf) == 0 || len(r.buf) > maxKeptBuffer {
+		r.buf = make([]byte, replyBuffer)
+	}
+	r.n, r.end = 0, false
+	return r.buf
 }
 
 // read reads one reply. keep says that it was read to its end and another may
@@ -97,10 +107,8 @@ func (r *replyReader) fill(src io.Reader, limit int) error {
 // readHead reads up to the end of the head of the final reply and returns
 // where that is. Lines may end in a bare LF (RFC 9112, 2.2).
 func (r *replyReader) readHead(src io.Reader) (rep reply, end int, err error) {
-	if len(r.buf) == 0 || len(r.buf) > maxKeptBuffer {
-		r.buf = make([]byte, replyBuffer)
-	}
-	r.n, r.end = 0, false
+	r.room()
+	r.n, r.there = r.there, 0
 	var head headParser
 	line, scanned := 0, 0 // start of the current line; no LF before scanned
 	for {

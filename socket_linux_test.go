@@ -1,0 +1,112 @@
+package webhook
+
+import (
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestPostFullSocket has a request that the socket does not take at once, because
+// the server has answered the one before it without having read it.
+func TestPostFullSocket(t *testing.T) {
+	checkLeaks(t)
+	const requests = 4
+	var bodies [requests]int
+	server := newRawServer(t, func(c *rawConn, _ int) {
+		_ = c.Conn.(*net.TCPConn).SetReadBuffer(8 << 10)
+		for range requests - 1 {
+			_ = c.say(replyOK)
+			time.Sleep(50 * time.Millisecond) // to be read, and not to come together
+		}
+		for i := range bodies {
+			req, err := c.read()
+			if err != nil {
+				return
+			}
+			bodies[i] = len(req.body)
+		}
+		_ = c.say(replyOK)
+	})
+	p := newTestConn(t, Endpoint{URL: server.url()})
+	full := false
+	for i := range requests {
+		wantOutcome(t, p.post(testRequest(strings.Repeat("x", maxInlineBody-i)), time.Now(), soon()), delivered, 200, "")
+		full = full || i > 0 && p.socket.wrote < len(p.out)
+		if i == 0 {
+			_ = p.raw.(*net.TCPConn).SetWriteBuffer(8 << 10)
+		}
+		p.last = time.Now()
+	}
+	for i, n := range bodies {
+		if n != maxInlineBody-i {
+			t.Errorf("request %d: %d bytes received", i, n)
+		}
+	}
+	if !full {
+		t.Error("the socket took it all at once")
+	}
+	if n := server.accepted(); n != 1 {
+		t.Errorf("%d connections, want 1", n)
+	}
+}
+
+// TestPostSlowReply has replies that come after the time to look again, in parts.
+func TestPostSlowReply(t *testing.T) {
+	checkLeaks(t)
+	server := newRawServer(t, func(c *rawConn, _ int) {
+		for {
+			if _, err := c.read(); err != nil {
+				return
+			}
+			time.Sleep(lookAgain)
+			for _, part := range []string{"HTTP/1.1 204", " No Content\r\n", "\r\n"} {
+				time.Sleep(20 * time.Millisecond)
+				_ = c.say(part)
+			}
+		}
+	})
+	p := newTestConn(t, Endpoint{URL: server.url()})
+	for range 3 {
+		wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 204, "")
+	}
+	now := time.Now()
+	wantOutcome(t, p.post(testRequest("{}"), now, now.Add(lookAgain)), failed, 0, "read: timeout after 200ms")
+	if n := server.accepted(); n != 1 {
+		t.Errorf("%d connections, want 1", n)
+	}
+}
+
+// TestPostMissedEnd has a server that ends its side of a connection behind a
+// reply, and goes on reading: a request that begins at that moment does not see
+// it, and must not wait for the deadline.
+func TestPostMissedEnd(t *testing.T) {
+	checkLeaks(t)
+	ended := make(chan struct{}, 1)
+	server := newRawServer(t, func(c *rawConn, n int) {
+		for {
+			if _, err := c.read(); err != nil {
+				return
+			}
+			_ = c.say(replyOK)
+			if n == 1 {
+				_ = c.Conn.(*net.TCPConn).CloseWrite()
+				ended <- struct{}{}
+				n = 0
+			}
+		}
+	})
+	p := newTestConn(t, Endpoint{URL: server.url()})
+	wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
+	<-ended
+	time.Sleep(10 * time.Millisecond) // for the end to be there
+	p.last = time.Now()               // as if it had come just now
+	begin := time.Now()
+	wantOutcome(t, p.post(testRequest("{}"), begin, soon()), delivered, 200, "")
+	if n := server.accepted(); n != 2 {
+		t.Errorf("%d connections, want 2", n)
+	}
+	if took := time.Since(begin); took > 10*time.Second { // of 20 s
+		t.Errorf("took %v", took)
+	}
+}
