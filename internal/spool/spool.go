@@ -100,6 +100,7 @@ type Spool struct {
 	safe     Ref        // the last one synced (under Never: written)
 	marks    []Ref      // done and not written yet
 	next     *round     // who waits for the next flush, if anybody
+	quorum   int        // as many who wait are enough for the writer, which waits for them; 0: it does not
 	flight   *round     // of the flush under way, if any
 	flightTo Ref        // the last one that it covers
 	dirty    bool       // flag: there are records to flush
@@ -299,6 +300,7 @@ func (s *Spool) roundOf(ref Ref) (*round, error) {
 	}
 	s.next.waiters++
 	s.raise(&s.urgent)
+	s.news = s.news || s.next.waiters == s.quorum
 	return s.next, nil
 }
 

@@ -30,7 +30,7 @@ type writer struct {
 	leftovers []string      // files to be removed when newNames is false
 	compactAt time.Time     // not before
 	took      time.Duration // of the last flush
-	shared    int           // who waited for it
+	expected  int           // to wait for the next one: who waited for it, and who came meanwhile
 }
 
 // A job is what a flush writes of a chunk.
@@ -89,31 +89,40 @@ func (s *Spool) run() {
 	}
 }
 
-// gather waits until as many wait for the next flush as did for the last one, but
-// no longer than that took: those whom it woke are about to append again, and
-// what a sync costs, in time and on the processor, is worth sharing. Two halves
-// of many appenders then take turns, one with the disk and one with the
-// processor.
+// gather waits until all wait for the next flush who waited for the last one or
+// came during it, but no longer than that took: those whom it woke are about to
+// append again, and what a sync costs, in time and on the processor, is worth
+// sharing.
 func (s *Spool) gather() {
 	runtime.Gosched()
 	w := &s.writer
-	if w.shared < 2 {
+	if w.expected < 2 {
 		return
 	}
-	const step = 20 * time.Microsecond
-	for end := time.Now().Add(min(w.took, longestGather)); time.Now().Before(end); {
+	timer := time.NewTimer(min(w.took, longestGather))
+	defer timer.Stop()
+	for late := false; ; {
 		s.mu.Lock()
 		n := 0
 		if s.next != nil {
 			n = s.next.waiters
 		}
-		full := s.closed || s.held > s.bufferSize/2
-		s.mu.Unlock()
-		if n >= w.shared || full {
-			return
+		enough := late || n >= w.expected || s.closed || s.held > s.bufferSize/2
+		s.quorum = w.expected
+		if enough {
+			s.quorum = 0
 		}
-		time.Sleep(step)
+		s.mu.Unlock()
+		if enough {
+			break
+		}
+		select {
+		case <-s.wake:
+		case <-timer.C:
+			late = true
+		}
 	}
+	s.signal() // what woke it may have been about something else
 }
 
 // flush writes and syncs what was appended up to now.
@@ -135,9 +144,12 @@ func (s *Spool) flush() {
 
 	begin := time.Now()
 	err := errors.Join(s.write(w.jobs), s.syncJobs(w.jobs))
-	w.took, w.shared = time.Since(begin), round.waiters
+	w.took, w.expected = time.Since(begin), round.waiters
 
 	s.mu.Lock()
+	if s.next != nil {
+		w.expected += s.next.waiters
+	}
 	if err == nil {
 		s.safe = last
 	} else {
