@@ -94,9 +94,12 @@ func (q *queue) refusedRoom(cost int64) bool {
 // block timeout after since, and returns what came of it. The lock is released
 // meanwhile. Of those that wait the first is woken first: one that needs more
 // room than there is keeps its place.
-func (q *queue) waitForRoom(since time.Time, admit func() dropReason) dropReason {
+func (q *queue) waitForRoom(since *time.Time, admit func() dropReason) dropReason {
+	if since.IsZero() {
+		*since = time.Now()
+	}
 	w := &waiter{room: make(chan struct{}, 1)}
-	timer := time.NewTimer(q.limits.queue.BlockTimeout - time.Since(since))
+	timer := time.NewTimer(q.limits.queue.BlockTimeout - time.Since(*since))
 	defer timer.Stop()
 	q.blocked = append(q.blocked, w)
 	for {

@@ -134,19 +134,18 @@ func newQueue(l limits, st store) *queue {
 
 // offer is offerSince of an event that comes now, and may wait or not.
 func (q *queue) offer(ev *event, wait bool) (uint64, bool) {
-	var since time.Time
-	if wait {
-		since = time.Now()
+	if !wait {
+		return q.offerSince(ev, nil)
 	}
-	return q.offerSince(ev, since)
+	return q.offerSince(ev, new(time.Time))
 }
 
 // offerSince puts an event into the queue or drops it by the overflow policy. It
 // copies what it keeps. If that is the policy it may take until the block timeout
-// after since; with a zero since it never waits. It returns the event's reference
-// in the store, and whether it was taken, as far as that can be said at once: of a
-// disk it can.
-func (q *queue) offerSince(ev *event, since time.Time) (uint64, bool) {
+// after since, which it sets when it has to wait and since is zero; with nil it
+// never waits. It returns the event's reference in the store, and whether it was
+// taken, as far as that can be said at once: of a disk it can.
+func (q *queue) offerSince(ev *event, since *time.Time) (uint64, bool) {
 	// Encoded before the lock is taken, which others wait for. Beyond a
 	// slot's size the bytes are the store's to keep, so they have their own
 	// allocation.
@@ -159,7 +158,7 @@ func (q *queue) offerSince(ev *event, since time.Time) (uint64, bool) {
 	rec = appendRecord(rec, ev)
 	t := q.ticketOf(ev, len(rec))
 
-	if since.IsZero() && len(rec) <= maxSlot && !q.mu.eager.Load() {
+	if since == nil && len(rec) <= maxSlot && !q.mu.eager.Load() {
 		if full := q.stage.put(t, rec); full || q.mu.eager.Load() {
 			q.mu.visit()
 		}
@@ -169,7 +168,7 @@ func (q *queue) offerSince(ev *event, since time.Time) (uint64, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	ref, reason := q.admit(&t, rec)
-	if reason == dropQueueFull && !since.IsZero() && q.limits.queue.Overflow == Block {
+	if reason == dropQueueFull && since != nil && q.limits.queue.Overflow == Block {
 		reason = q.waitForRoom(since, func() (reason dropReason) {
 			ref, reason = q.admit(&t, rec)
 			return reason

@@ -130,9 +130,9 @@ func reloadChaos(t *testing.T, seed uint64, dir string) {
 		next[c]++
 		track()
 		if a := h.active.Load(); len(a.endpoints) > 1 {
-			var since time.Time
+			var since *time.Time
 			if rnd.IntN(2) == 0 {
-				since = time.Now()
+				since = new(time.Time)
 			}
 			a.endpoints[0].offer(publishOf(c, fmt.Sprintf("%s %d", c, next[c])), 0, a, since)
 		}

@@ -210,7 +210,7 @@ func (h *Hook) emit(ev *event) {
 		if i == 0 {
 			h.stamp(ev, a)
 		}
-		a.endpoints[hit.endpoint].offer(ev, hit.rule, a, time.Time{})
+		a.endpoints[hit.endpoint].offer(ev, hit.rule, a, nil)
 	}
 }
 
@@ -249,7 +249,10 @@ func (h *Hook) emitPublish(cl *mqtt.Client, pk *packets.Packet, at publishStage)
 func (h *Hook) publish(a *active, ev *event, hits []hit, wait bool, at publishStage) {
 	var records [8]record
 	recorded := records[:0]
-	var since time.Time // when the message came, where it may wait
+	var since time.Time // from when on the message waits; the clock is not looked at before
+	if at == beforeAck {
+		since = time.Now()
+	}
 	stamped := false
 	for _, hit := range hits {
 		e := a.endpoints[hit.endpoint]
@@ -260,10 +263,11 @@ func (h *Hook) publish(a *active, ev *event, hits []hit, wait bool, at publishSt
 			h.stamp(ev, a)
 			stamped = true
 		}
-		if wait && since.IsZero() && (at == beforeAck || e.config.Queue.Overflow == Block) {
-			since = time.Now()
+		var patience *time.Time
+		if wait && (at == beforeAck || e.config.Queue.Overflow == Block) {
+			patience = &since
 		}
-		if ref, taken := e.offer(ev, hit.rule, a, since); taken && at == beforeAck {
+		if ref, taken := e.offer(ev, hit.rule, a, patience); taken && at == beforeAck {
 			recorded = append(recorded, record{e, ref})
 		}
 	}
@@ -301,7 +305,7 @@ func (h *Hook) stamp(ev *event, a *active) {
 
 // offer puts an event that a rule has selected into the endpoint's queue, see
 // queue.offerSince, without what only other endpoints want of it.
-func (e *endpoint) offer(ev *event, rule int32, a *active, since time.Time) (ref uint64, taken bool) {
+func (e *endpoint) offer(ev *event, rule int32, a *active, since *time.Time) (ref uint64, taken bool) {
 	ev.rule = 0
 	if e.ruleKeys != nil {
 		ev.rule = e.ruleKeys[rule]
