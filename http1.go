@@ -114,9 +114,10 @@ func (p *http1Conn) arm(t time.Time) error {
 	return p.raw.SetDeadline(t)
 }
 
-// extend reports whether a call that ended with err can go on, because what
-// ended it was the deadline of an earlier attempt. Setting one costs as much as
-// making the request, so attempts that follow each other share it.
+// extend reports whether a call that ended with err can go on, because what ended
+// it was not the attempt's deadline: an earlier attempt set it, or it was the time
+// to look again. Setting one costs as much as making the request, so attempts that
+// follow each other share it.
 func (p *http1Conn) extend(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) && p.armed.Before(p.until) && p.arm(p.until) == nil
 }

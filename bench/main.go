@@ -263,7 +263,7 @@ func hung(qos byte, hook bool) func(b *bench) (outcome, error) {
 // always measures publishes that wait until they are on disk.
 func always(publishers int) func(b *bench) (outcome, error) {
 	return func(b *bench) (outcome, error) {
-		args := arguments{Hang: true, Always: true, Clients: publishers, Window: 20, Events: max(2000*min(publishers, 20)/b.scale, 500)}
+		args := arguments{Hang: true, Always: true, Clients: publishers, Window: 1, Events: max(2000*min(publishers, 20)/b.scale, 500)}
 		var err error
 		if args.Dir, err = os.MkdirTemp(b.dir, "queue"); err != nil {
 			return outcome{}, err
