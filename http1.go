@@ -24,8 +24,9 @@ const (
 	// younger and save the system call.
 	idleCheck = 10 * time.Millisecond
 
-	// lookAgain is the time after which a request that waits for its reply
-	// looks again whether there is something to read; see socket.
+	// lookAgain is the longest time after which a request that waits for its
+	// reply looks again whether there is something to read; see socket. With
+	// a short timeout it is half of that.
 	lookAgain = 200 * time.Millisecond
 )
 
@@ -94,7 +95,7 @@ func (p *http1Conn) connect(now time.Time, long bool) error {
 		var err error
 		if p.conn != p.raw || long { // only what Read and Write do can be extended
 			err = p.arm(p.until)
-		} else if most := min(p.until.Sub(now), lookAgain); p.armed.Sub(now) < most/2 || p.armed.Sub(now) > most {
+		} else if most := min(p.until.Sub(now)/2, lookAgain); p.armed.Sub(now) < most/2 || p.armed.Sub(now) > most {
 			err = p.arm(now.Add(most))
 		}
 		if err != nil || now.Sub(p.last) > idleCheck && p.idle.readable() {

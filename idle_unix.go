@@ -3,7 +3,9 @@
 package webhook
 
 import (
+	"errors"
 	"net"
+	"os"
 	"syscall"
 )
 
@@ -35,7 +37,13 @@ func lookAt(conn net.Conn) *idleLook {
 }
 
 // readable reports whether there is anything to read: the end, an error, or a
-// byte, which is then lost. It does not wait.
+// byte, which is then lost. It does not wait. A deadline that has passed says
+// nothing about the connection.
 func (l *idleLook) readable() bool {
-	return l != nil && (l.conn.Read(l.read) != nil || l.some)
+	if l == nil {
+		return false
+	}
+	l.some = false
+	err := l.conn.Read(l.read)
+	return l.some || err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
 }

@@ -216,9 +216,9 @@ func (h *Hook) emit(ev *event) {
 
 // emitPublish is emit for a message of a client, which waits for room if an
 // endpoint's queue is full and configured so, unless it is the program's own. For
-// no endpoint it waits longer than the endpoint's block timeout after it came,
-// whatever it has waited for others. Most messages of a broker may interest nobody, so no event is built before a
-// rule has matched.
+// no endpoint it waits longer than that one's block timeout after it began to wait
+// for the first. Most messages of a broker may interest nobody, so no event is
+// built before a rule has matched.
 //
 // It is called at two stages of a network client's message. Before the broker
 // acknowledges one with QoS 1 or 2, it is for the endpoints that record it

@@ -164,7 +164,7 @@ func (s *Spool) append(rec []byte, n int64, sum uint32) (Ref, error) {
 	if g == nil || c == nil || c.seg != g || c.room() < n {
 		// The last chunk stays when it is synced, so held alone does not tell.
 		if s.held >= s.bufferSize && s.safe < s.last {
-			s.raise(&s.urgent)
+			s.press()
 			return 0, ErrBehind
 		}
 		if g == nil {
@@ -181,10 +181,18 @@ func (s *Spool) append(rec []byte, n int64, sum uint32) (Ref, error) {
 	s.last = ref
 
 	s.raise(&s.dirty)
-	if s.sync == Always || s.held > s.bufferSize/2 {
+	if s.held > s.bufferSize/2 {
+		s.press()
+	} else if s.sync == Always {
 		s.raise(&s.urgent)
 	}
 	return ref, nil
+}
+
+// press asks for a flush that waits for nobody.
+func (s *Spool) press() {
+	s.raise(&s.urgent)
+	s.news = s.news || s.quorum > 0
 }
 
 // fits reports whether n more bytes of a record fit into the folder.

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -127,6 +129,64 @@ func TestWaitSharesSyncs(t *testing.T) {
 		if took := time.Since(start); took > 250*time.Millisecond {
 			t.Errorf("took %v, want about a sync a round", took)
 		}
+	})
+}
+
+// TestWaitOfStrangers has appenders that do not come again when they are done: a
+// sync that is put off for them is for nothing, and mostly is not.
+func TestWaitOfStrangers(t *testing.T) {
+	const delay, appenders = 2 * time.Millisecond, 2000
+	inBubble(t, func(t *testing.T, c *crashFS) {
+		s, _, _ := mustOpen(t, "d", Options{fs: &slowFS{fileSystem: c, delay: delay}, Sync: Always})
+		rng := rand.New(rand.NewPCG(3, 4))
+		var waited atomic.Int64
+		var wg sync.WaitGroup
+		for range appenders {
+			time.Sleep(time.Duration(rng.Int64N(int64(delay / 5))))
+			wg.Go(func() {
+				begin := time.Now()
+				if err := s.Wait(t.Context(), add(t, s, "x")); err != nil {
+					t.Error(err)
+				}
+				waited.Add(int64(time.Since(begin)))
+			})
+		}
+		wg.Wait()
+		// The rest of one sync and the whole of another are one and a half;
+		// with one more to wait for strangers it is two.
+		if mean := time.Duration(waited.Load() / appenders); mean > 7*delay/4 {
+			t.Errorf("waited %v on average, a sync takes %v", mean, delay)
+		}
+	})
+}
+
+// TestFullBufferEndsGathering fills the buffer while the writer waits for another
+// appender.
+func TestFullBufferEndsGathering(t *testing.T) {
+	const delay = 4 * time.Millisecond
+	inBubble(t, func(t *testing.T, c *crashFS) {
+		slow := &slowFS{fileSystem: c, delay: delay}
+		s, _, _ := mustOpen(t, "d", Options{fs: slow, Sync: Always})
+		if err := s.Wait(t.Context(), add(t, s, "the file exists")); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		s.writer.expected, s.writer.took = 2, delay
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := s.Wait(t.Context(), add(t, s, "x")); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait() // the writer waits for another one
+		before := slow.count()
+		add(t, s, strings.Repeat("y", defaultBufferSize*3/4))
+		time.Sleep(delay)
+		synctest.Wait()
+		if slow.count() == before {
+			t.Error("the flush was put off although the buffer was nearly full")
+		}
+		wg.Wait()
 	})
 }
 

@@ -17,6 +17,10 @@ const (
 	// longestGather bounds how long a flush is put off for others to share it.
 	longestGather = 5 * time.Millisecond
 
+	// mostDoubts is the most flushes in a row that are not put off, between
+	// two that are, while nobody comes to share them.
+	mostDoubts = 31
+
 	// retryDelay is the time between attempts while writing fails.
 	retryDelay = 100 * time.Millisecond
 )
@@ -31,6 +35,8 @@ type writer struct {
 	compactAt time.Time     // not before
 	took      time.Duration // of the last flush
 	expected  int           // to wait for the next one: who waited for it, and who came meanwhile
+	doubts    int           // how many flushes are not put off after one that was for nothing
+	skip      int           // how many of those are left
 }
 
 // A job is what a flush writes of a chunk.
@@ -92,37 +98,47 @@ func (s *Spool) run() {
 // gather waits until all wait for the next flush who waited for the last one or
 // came during it, but no longer than that took: those whom it woke are about to
 // append again, and what a sync costs, in time and on the processor, is worth
-// sharing.
+// sharing. When they do not come, as appenders that depend on nothing may not, it
+// does without for a while.
 func (s *Spool) gather() {
 	runtime.Gosched()
 	w := &s.writer
 	if w.expected < 2 {
 		return
 	}
+	if w.skip > 0 {
+		w.skip--
+		return
+	}
 	timer := time.NewTimer(min(w.took, longestGather))
 	defer timer.Stop()
-	for late := false; ; {
-		s.mu.Lock()
-		n := 0
-		if s.next != nil {
-			n = s.next.waiters
-		}
-		enough := late || n >= w.expected || s.closed || s.held > s.bufferSize/2
-		s.quorum = w.expected
-		if enough {
-			s.quorum = 0
-		}
-		s.mu.Unlock()
-		if enough {
-			break
-		}
+	late := false
+	for !late && !s.gathered(w.expected) {
 		select {
 		case <-s.wake:
 		case <-timer.C:
 			late = true
 		}
 	}
+	s.mu.Lock()
+	s.quorum = 0
+	s.mu.Unlock()
+	if late {
+		w.doubts = min(2*w.doubts+1, mostDoubts)
+	} else {
+		w.doubts /= 2
+	}
+	w.skip = w.doubts
 	s.signal() // what woke it may have been about something else
+}
+
+// gathered reports whether a flush has nobody to wait for any more; if it has,
+// the writer is woken when that changes.
+func (s *Spool) gathered(expected int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.quorum = expected
+	return s.next != nil && s.next.waiters >= expected || s.closed || s.held > s.bufferSize/2
 }
 
 // flush writes and syncs what was appended up to now.
