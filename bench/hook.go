@@ -17,9 +17,8 @@ func newHook(args arguments) (*webhook.Hook, error) {
 	e := webhook.Endpoint{
 		URL:      "http://" + args.Addr + "/hook",
 		PoolSize: args.Pool,
-		// Nothing is dropped; who publishes waits if anybody has to.
-		Queue: webhook.Queue{MaxBytes: -1, Overflow: webhook.Block, BlockTimeout: time.Hour},
-		Retry: webhook.Retry{MaxAge: -1},
+		Queue:    webhook.Queue{Capacity: -1, MaxBytes: -1}, // nothing is dropped
+		Retry:    webhook.Retry{MaxAge: -1},
 	}
 	for i := range max(args.Rules, 1) {
 		filter := fmt.Sprintf("site/%d/+/%d/#", i%100, i+1000)
@@ -30,8 +29,8 @@ func newHook(args arguments) (*webhook.Hook, error) {
 	}
 	if args.Batch {
 		e.Batch.MaxEvents = 100
-	} else {
-		e.Queue.Capacity = -1 // there are few enough, and waiting is not what is measured
+		// There are too many for the memory: who publishes waits.
+		e.Queue.Capacity, e.Queue.Overflow, e.Queue.BlockTimeout = 0, webhook.Block, time.Hour
 	}
 	if args.Gzip {
 		e.Compression = webhook.Gzip
