@@ -437,6 +437,37 @@ func TestSplitBatchIsOneWorker(t *testing.T) {
 	})
 }
 
+// TestSplitFreesLanes has events that come while a batch is out: when its first
+// part is over they are a full batch, which does not wait for the second.
+func TestSplitFreesLanes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := batchEndpoint(Batch{MaxEvents: 2, Linger: time.Hour})
+		c.PoolSize = 2
+		e, got := recordBatches(t, &c, func(payloads []string) outcome {
+			time.Sleep(time.Second)
+			switch {
+			case payloads[0] == "bad":
+				return outcome{verdict: refused, status: 400}
+			case payloads[0] == "slow":
+				time.Sleep(time.Minute)
+			}
+			return outcome{status: 200}
+		})
+		e.queue.offer(publishOf("a", "bad"), false)
+		e.queue.offer(publishOf("b", "slow"), false)
+		synctest.Wait() // the batch is out
+		e.queue.offer(publishOf("c", "1"), false)
+		e.queue.offer(publishOf("a", "2"), false)
+		time.Sleep(10 * time.Second)
+		last := got()[len(got())-1]
+		if !slices.Equal(last.payloads, []string{"1", "2"}) || last.at != 2*time.Second {
+			t.Errorf("at the end %v", got())
+		}
+		checkQueue(t, e.queue)
+		e.stop(time.Hour)
+	})
+}
+
 // TestOpenBreakerEndsASplit checks that what is left of a batch when the breaker
 // opens waits for a probe like everything else, however long it was out.
 func TestOpenBreakerEndsASplit(t *testing.T) {

@@ -449,14 +449,24 @@ func TestEventContents(t *testing.T) {
 		`{"username":null,`+emqxMessage+`,"clientid":"c","action":"message_acked"}`,
 		`{"username":null,"reason":"normal"`+node+`,"disconnected_at":0,"connected_at":0,"clientid":"c","action":"client_disconnected"}`,
 	)
+	// What the client does is in order. What it gets is not in order with
+	// that, but has a number of its own.
 	last := 0.0
+	numbers := make(map[float64]string)
 	for i, d := range fields.wait(t, 7) {
 		var body struct {
 			Seq    float64
 			Action string
 		}
-		if err := json.Unmarshal(d.body, &body); err != nil || body.Seq <= last {
-			t.Errorf("event %d: seq %v after %v, %v", i, body.Seq, last, err)
+		if err := json.Unmarshal(d.body, &body); err != nil || body.Seq <= 0 || numbers[body.Seq] != "" {
+			t.Errorf("event %d: seq %v of %s and %s, %v", i, body.Seq, body.Action, numbers[body.Seq], err)
+		}
+		numbers[body.Seq] = body.Action
+		if body.Action == "message_delivered" {
+			continue
+		}
+		if body.Seq <= last {
+			t.Errorf("event %d: seq %v after %v", i, body.Seq, last)
 		}
 		last = body.Seq
 	}

@@ -336,6 +336,9 @@ func (p *pool) conclude(w *worker, jobs []job, n int, out outcome, took time.Dur
 		q.leave(w)
 	}
 	q.settle(jobs)
+	if !done {
+		q.dispatch() // for the lanes that this left ready; w is not about to take them
+	}
 	if opened || closed || out.verdict == paused || probe {
 		q.kickClock()
 	}

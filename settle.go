@@ -61,6 +61,7 @@ func (q *queue) finish(jobs []job, r result) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.settle(jobs)
+	q.dispatch()
 }
 
 // settle ends jobs that a worker took, each with its result. Those of one lane

@@ -250,9 +250,6 @@ func (h *Hook) publish(a *active, ev *event, hits []hit, wait bool, at publishSt
 	var records [8]record
 	recorded := records[:0]
 	var since time.Time // from when on the message waits; the clock is not looked at before
-	if at == beforeAck {
-		since = time.Now()
-	}
 	stamped := false
 	for _, hit := range hits {
 		e := a.endpoints[hit.endpoint]
@@ -262,6 +259,9 @@ func (h *Hook) publish(a *active, ev *event, hits []hit, wait bool, at publishSt
 		if !stamped { // not before: a number that nobody sees is a gap
 			h.stamp(ev, a)
 			stamped = true
+			if at == beforeAck {
+				since = time.Now()
+			}
 		}
 		var patience *time.Time
 		if wait && (at == beforeAck || e.config.Queue.Overflow == Block) {
