@@ -186,6 +186,40 @@ func TestDamageWhileOpen(t *testing.T) {
 	}
 }
 
+// TestHalfMark cuts a file of marks within a mark whose missing byte is 0, as a
+// crash may, and writes another mark behind it.
+func TestHalfMark(t *testing.T) {
+	c := newCrashFS(rand.New(rand.NewPCG(6, 6)))
+	opts := Options{fs: c, segmentSize: 1 << 20}
+	s, _, _ := mustOpen(t, "d", opts)
+	var refs []Ref
+	for range 10_000 { // one in 256 ends in 0
+		refs = append(refs, add(t, s, "x"))
+	}
+	for _, ref := range refs[1:] {
+		s.Done(ref)
+	}
+	mustClose(t, s)
+	half := 0
+	c.damage(doneSuffix, func(b []byte) []byte {
+		for b[len(b)-1] != 0 {
+			b = b[:len(b)-markSize]
+		}
+		half = len(b) / markSize // the first is not done
+		return b[:len(b)-1]
+	})
+	if half == 0 {
+		t.Fatal("no mark ends in 0")
+	}
+	s, _, _ = mustOpen(t, "d", opts)
+	s.Done(refs[0])
+	mustClose(t, s)
+	_, got, _ := mustOpen(t, "d", opts)
+	if len(got) == 0 || got[0].ref != refs[half] {
+		t.Errorf("%d records came back, want those from %x on", len(got), refs[half])
+	}
+}
+
 // TestForgedRecords has records whose content are records of the same spool,
 // and damages the header that says so.
 func TestForgedRecords(t *testing.T) {

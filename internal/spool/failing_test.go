@@ -127,3 +127,55 @@ func TestUnreadableSegment(t *testing.T) {
 		}
 	})
 }
+
+// A marksFS is a file system whose files of marks cannot be read.
+type marksFS struct {
+	*crashFS
+	bad bool
+}
+
+func (m *marksFS) open(name string, flag int) (file, error) {
+	f, err := m.crashFS.open(name, flag)
+	if err == nil && m.bad && strings.HasSuffix(name, doneSuffix) {
+		f = unreadable{f}
+	}
+	return f, err
+}
+
+type unreadable struct{ file }
+
+func (unreadable) ReadAt([]byte, int64) (int, error) { return 0, errIO }
+
+// TestUnreadableMarks compacts while marks can be read again that could not be
+// read by Open: what it has handed back must stay.
+func TestUnreadableMarks(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *crashFS) {
+		m := &marksFS{crashFS: c}
+		opts := Options{fs: m, MaxBytes: 80 << 10, segmentSize: 16 << 10}
+		s, _, _ := mustOpen(t, "d", opts)
+		for i := range 60 { // three segments
+			if ref := add(t, s, string(make([]byte, 700))); i%3 == 0 {
+				s.Done(ref)
+			}
+		}
+		mustClose(t, s)
+		m.bad = true
+		s, got, r := mustOpen(t, "d", opts)
+		if len(got) != 60 || len(r.Unreadable) != 3 {
+			t.Fatalf("%d records came back, %+v", len(got), r)
+		}
+		m.bad = false
+		for i, b := range got {
+			if i%3 != 0 {
+				s.Done(b.ref)
+			}
+		}
+		time.Sleep(time.Minute)
+		for i, b := range got {
+			if i%3 == 0 {
+				wantRead(t, s, b.ref, b.rec)
+			}
+		}
+		mustClose(t, s)
+	})
+}

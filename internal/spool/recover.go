@@ -150,6 +150,7 @@ func (s *Spool) recoverSegment(g *segment, r *Recovery, recovered func(Ref, []by
 	done, marks, err := s.marksOf(g)
 	if err != nil { // then all comes back
 		r.Unreadable = append(r.Unreadable, err)
+		g.fixed = true // a compaction that can read them must not take it away again
 	}
 	g.marks = marks
 	name := s.path(g.id.name(logSuffix))

@@ -81,7 +81,7 @@ type segment struct {
 	unsynced bool  // out was written to since the last sync
 	marks    int64 // length of the file of marks
 	rewrite  bool  // syncing the marks failed
-	fixed    bool  // compacting it failed
+	fixed    bool  // it is not compacted: that failed, or its marks could not be read
 
 	// Under Spool.files.mu.
 	id    id

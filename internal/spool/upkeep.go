@@ -195,18 +195,22 @@ func (k key) appendMark(dst []byte, pos uint32) []byte {
 }
 
 // readMarks returns the positions of the records that a file of marks says are
-// done, sorted, and the file's length, rounded up to whole marks. Damaged
-// marks are skipped: their records come back.
+// done, sorted, and the length of the file without the half of a mark that a
+// crash may leave at its end. Damaged marks are skipped: their records come
+// back.
 func (k key) readMarks(f file) (done []uint32, size int64, err error) {
 	if size, err = f.size(); err != nil {
 		return nil, 0, err
 	}
+	// The next mark is written over the half one. Behind it, it would fill the
+	// rest of that one with zeros, and might make it whole.
+	size -= size % markSize
 	buf := make([]byte, min(size, scanBuffer))
 	var again [2 * markSize]byte
 	for off := int64(0); off < size; off += int64(len(buf)) {
 		n, err := f.ReadAt(buf, off)
 		if err != nil && err != io.EOF {
-			return nil, roundUp(size), err
+			return nil, size, err
 		}
 		for b := buf[:n]; len(b) >= markSize; b = b[markSize:] {
 			pos := binary.LittleEndian.Uint32(b)
@@ -216,5 +220,5 @@ func (k key) readMarks(f file) (done []uint32, size int64, err error) {
 		}
 	}
 	slices.Sort(done)
-	return done, roundUp(size), nil
+	return done, size, nil
 }
