@@ -17,14 +17,23 @@ type idleLook struct {
 	some bool // what read found
 }
 
-// lookAt returns nil for what is no socket.
-func lookAt(conn net.Conn) *idleLook {
+// rawConnOf returns nil for what is no socket.
+func rawConnOf(conn net.Conn) syscall.RawConn {
 	sc, ok := conn.(syscall.Conn)
 	if !ok {
 		return nil
 	}
 	raw, err := sc.SyscallConn()
 	if err != nil {
+		return nil
+	}
+	return raw
+}
+
+// lookAt returns nil for what is no socket.
+func lookAt(conn net.Conn) *idleLook {
+	raw := rawConnOf(conn)
+	if raw == nil {
 		return nil
 	}
 	l := &idleLook{conn: raw}

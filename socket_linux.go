@@ -34,12 +34,11 @@ type socket struct {
 
 // socketOf returns nil for what is no TCP connection.
 func socketOf(conn net.Conn) *socket {
-	tcp, ok := conn.(*net.TCPConn)
-	if !ok {
+	if _, ok := conn.(*net.TCPConn); !ok {
 		return nil
 	}
-	raw, err := tcp.SyscallConn()
-	if err != nil {
+	raw := rawConnOf(conn)
+	if raw == nil {
 		return nil
 	}
 	s := &socket{conn: raw}

@@ -19,8 +19,8 @@
 //   - [Always]: it writes and syncs at once. One fsync is in flight at a time
 //     and the next one covers everything appended meanwhile, so concurrent
 //     appenders share it; where several do, it begins when as many wait for it
-//     as for the last one, at most that one's time later. [Spool.Wait] returns when a record is covered: such
-//     a record survives any crash.
+//     as for the last one, at most that one's time later. [Spool.Wait] returns
+//     when a record is covered: such a record survives any crash.
 //   - [Never]: it writes within 100 ms and leaves syncing to the operating
 //     system. A crash of the process costs what was appended within the last
 //     100 ms, one of the machine anything that the system had not written;
