@@ -139,7 +139,7 @@ func (h *Hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 func (h *Hook) OnWillSent(cl *mqtt.Client, pk packets.Packet) {
 	if h.wants(kindPublish) && !h.lacksTopic(&pk) {
 		var ev event
-		ev.setPublish(h.extraWants(), cl, &pk)
+		ev.setPublish(h.extraWants()&^(wantPacketID|wantDup), cl, &pk) // no packet came
 		h.emit(&ev)
 	}
 }
@@ -167,6 +167,9 @@ func (ev *event) setPublish(w wants, cl *mqtt.Client, pk *packets.Packet) {
 	ev.payload = pk.Payload
 	ev.qos = pk.FixedHeader.Qos
 	ev.retain = pk.FixedHeader.Retain
+	if cl.Net.Inline {
+		w &^= wantPacketID | wantDup // no packet came; what mochi has as its id is the QoS
+	}
 	ev.extra = messageExtra(w, pk)
 	ev.addClient(w, cl)
 }

@@ -264,6 +264,33 @@ func (e *Endpoint) conflicts(report func(key string, err error)) {
 	}
 }
 
+// unused is conflicts for what has no effect as it stands. Only a file tells such
+// settings from defaults: is there a setting, or a block?
+func (e *Endpoint) unused(isThere func(key string) bool, report func(key string, err error)) {
+	lacks := func(block, key string, err error) {
+		if isThere(block) && !isThere(block+"."+key) {
+			report(block, err)
+		}
+	}
+	if e.Signing.PreviousSecret == "" {
+		lacks("signing", "secret", &invalid{"Missing secret", "needs a secret: without it nothing is signed"})
+	}
+	lacks("dead_letter", "file", &invalid{"Missing file", "needs a file: without it there are no dead letters"})
+	if e.RateLimit.Burst == 0 {
+		lacks("rate_limit", "per_second", &invalid{"Missing per_second", "needs a per_second: without it there is no limit"})
+	}
+	block := "queue."
+	if e.Stream.enabled() {
+		block = "queue.local."
+	}
+	if e.Queue.Type != DiskQueue && isThere(block+"sync") {
+		report(block+"sync", &invalid{"Unused setting", `has no effect without type = "disk"`})
+	}
+	if isThere("tls.key_password") && !isThere("tls.keyfile") && !e.TLS.Disabled {
+		report("tls.key_password", &invalid{"Unused setting", "has no effect without a keyfile"})
+	}
+}
+
 // checkAttributes refuses headers that are CloudEvents' own.
 func (b *Body) checkAttributes(headers []Header) error {
 	own := func(h Header) bool { return len(h.Name) > 3 && equalFold(h.Name[:3], "ce-") }

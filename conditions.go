@@ -3,6 +3,8 @@ package webhook
 import (
 	"slices"
 	"unicode/utf8"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
 )
 
 // conditionalRules are the rules of one kind that have conditions beside their
@@ -25,7 +27,7 @@ type conditionalRule struct {
 func (r *Rule) conditional() bool {
 	k := kindOf(r.Event)
 	return len(r.Except) > 0 && kinds[k].topic || len(r.Clients)+len(r.Users)+len(r.Listeners) > 0 ||
-		r.WithoutInline && k == kindPublish
+		r.WithoutInline && k.isMessage()
 }
 
 // newConditionalRules prepares the conditional rules of a kind, nil for none.
@@ -78,7 +80,7 @@ func (r *rules) addConditional(ev *event, hits []hit) []hit {
 
 // admits reports whether an event meets the rule's conditions.
 func (r *conditionalRule) admits(ev *event) bool {
-	if r.withoutInline && ev.kind == kindPublish && ev.lane == laneTopic {
+	if r.withoutInline && ev.isInline() {
 		return false
 	}
 	user, listener := ev.username, ""
@@ -97,6 +99,16 @@ func (r *conditionalRule) admits(ev *event) bool {
 	}
 	var room [1]hit
 	return len(r.except.match(topic, room[:0])) == 0
+}
+
+// isInline reports whether an event is about a message that the program itself
+// has published. Of one on its way to a client, mochi knows who that was by the
+// client id alone.
+func (ev *event) isInline() bool {
+	if ev.kind == kindPublish {
+		return ev.lane == laneTopic
+	}
+	return ev.kind.isMessage() && ev.from == mqtt.InlineClientId
 }
 
 // anyGlob reports whether one of the patterns matches s, or there is none.

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
 )
 
 // matches returns all hits of an event.
@@ -48,6 +50,8 @@ func TestConditions(t *testing.T) {
 		{"listener", []Rule{{Event: OnMessagePublish, Listeners: []string{"tcp?"}}}, publish(nil), 0},
 		{"another listener", []Rule{{Event: OnMessagePublish, Listeners: []string{"ws*"}}}, publish(nil), -1},
 		{"inline", []Rule{{Event: OnMessagePublish, WithoutInline: true}}, publish(func(ev *event) { ev.lane = laneTopic }), -1},
+		{"delivery of an inline message", []Rule{{Event: OnMessageDelivered, WithoutInline: true}}, event{kind: kindDelivered, client: "r", from: mqtt.InlineClientId, topic: "t"}, -1},
+		{"delivery of another message", []Rule{{Event: OnMessageDelivered, WithoutInline: true}}, event{kind: kindDelivered, client: "r", from: "p", topic: "t"}, 0},
 		{"not inline", []Rule{{Event: OnMessagePublish, WithoutInline: true}}, publish(nil), 0},
 		{"all conditions have to hold", []Rule{{Event: OnMessagePublish, Clients: []string{"sensor-1"}, Users: []string{"bob"}}}, publish(nil), -1},
 		{"a rule whose conditions fail hides none", []Rule{

@@ -153,8 +153,8 @@ var sharedFiles = struct {
 	byPath map[string]*sharedFile
 }{byPath: make(map[string]*sharedFile)}
 
-// openLetterFile opens the file for appending. It holds what clients sent, so
-// only its owner may read it.
+// openLetterFile opens the file for appending, and makes its folder if need be. It
+// holds what clients sent, so only its owner may read it.
 func openLetterFile(d DeadLetter) (letterBox, error) {
 	path, err := filepath.Abs(d.File)
 	if err != nil {
@@ -175,6 +175,9 @@ func openLetterFile(d DeadLetter) (letterBox, error) {
 }
 
 func (f *sharedFile) open() error {
+	if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
+		return err
+	}
 	file, err := os.OpenFile(f.path, os.O_APPEND|os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return err

@@ -170,14 +170,16 @@ func (d *decoder) endpoint(s *section, e *Endpoint) {
 		d.refuse(s.span, checkURL(""))
 	}
 	e.fill(func(string, error) {}) // each value has been checked
-	e.conflicts(func(key string, err error) {
+	report := func(key string, err error) {
 		block, _, _ := strings.Cut(key, ".")
 		if d.failed[block] || d.failed[key] || slices.ContainsFunc(partners[key], func(k string) bool { return d.failed[k] }) {
 			return
 		}
 		d.key = key
 		d.refuse(s.body.place(key, s.span), err)
-	})
+	}
+	e.conflicts(report)
+	e.unused(func(key string) bool { return s.body.at(key) != nil }, report)
 	for i := range e.Events {
 		written := d.rules[i]
 		e.ruleConflicts(&e.Events[i], func(key string, err error) {
@@ -244,6 +246,8 @@ func (d *decoder) isStream(body *node) bool {
 var partners = map[string][]string{
 	"retry.min_backoff":       {"retry.max_backoff"},
 	"queue.dir":               {"queue.type"},
+	"queue.sync":              {"queue.type"},
+	"queue.local.sync":        {"queue.local", "queue.local.type"},
 	"queue.max_bytes":         {"queue.type"},
 	"queue.local.dir":         {"queue.local", "queue.local.type"},
 	"queue.local.max_bytes":   {"queue.local", "queue.local.type"},
@@ -251,7 +255,11 @@ var partners = map[string][]string{
 	"headers":                 {"body.format"},
 	"body.source":             {"body.format"},
 	"body.node":               {"body.format"},
+	"signing":                 {"signing.secret", "signing.previous_secret"},
 	"signing.previous_secret": {"signing.secret"},
+	"dead_letter":             {"dead_letter.file", "dead_letter.max_bytes", "dead_letter.keep"},
+	"rate_limit":              {"rate_limit.per_second", "rate_limit.burst"},
+	"tls.key_password":        {"tls.enable", "tls.keyfile"},
 	"tls.cacertfile":          {"tls.enable"},
 	"tls.certfile":            {"tls.enable", "tls.keyfile"},
 	"tls.keyfile":             {"tls.enable", "tls.certfile", "tls.key_password"},

@@ -5,6 +5,22 @@ import (
 	"time"
 )
 
+// A patience is what a publish has that waits for room, in one queue after the
+// other.
+type patience struct {
+	since time.Time // when it began; zero: it did not wait yet
+	turn  *turn     // that it has until then, nil for none
+}
+
+// begin is called when the publish has to wait.
+func (p *patience) begin() {
+	if p.since.IsZero() {
+		p.since = time.Now()
+	}
+	p.turn.end() // or else the client's other events would wait too
+	p.turn = nil
+}
+
 // A waiter is a publish that waits for room.
 type waiter struct {
 	room chan struct{} // holds one: a wake-up must not be lost while the waiter is about to wait
@@ -91,15 +107,13 @@ func (q *queue) refusedRoom(cost int64) bool {
 }
 
 // waitForRoom tries to admit an event whenever there may be room again, until the
-// block timeout after since, and returns what came of it. The lock is released
+// block timeout is over, and returns what came of it. The lock is released
 // meanwhile. Of those that wait the first is woken first: one that needs more
 // room than there is keeps its place.
-func (q *queue) waitForRoom(since *time.Time, admit func() dropReason) dropReason {
-	if since.IsZero() {
-		*since = time.Now()
-	}
+func (q *queue) waitForRoom(p *patience, admit func() dropReason) dropReason {
+	p.begin()
 	w := &waiter{room: make(chan struct{}, 1)}
-	timer := time.NewTimer(q.limits.queue.BlockTimeout - time.Since(*since))
+	timer := time.NewTimer(q.limits.queue.BlockTimeout - time.Since(p.since))
 	defer timer.Stop()
 	q.blocked = append(q.blocked, w)
 	for {

@@ -132,20 +132,19 @@ func newQueue(l limits, st store) *queue {
 	return q
 }
 
-// offer is offerSince of an event that comes now, and may wait or not.
+// offer is offerWith of an event that comes now, and may wait or not.
 func (q *queue) offer(ev *event, wait bool) (uint64, bool) {
 	if !wait {
-		return q.offerSince(ev, nil)
+		return q.offerWith(ev, nil)
 	}
-	return q.offerSince(ev, new(time.Time))
+	return q.offerWith(ev, new(patience))
 }
 
-// offerSince puts an event into the queue or drops it by the overflow policy. It
-// copies what it keeps. If that is the policy it may take until the block timeout
-// after since, which it sets when it has to wait and since is zero; with nil it
-// never waits. It returns the event's reference in the store, and whether it was
+// offerWith puts an event into the queue or drops it by the overflow policy. It
+// copies what it keeps. If that is the policy, and p is not nil, it waits for room
+// until the block timeout is over. It returns the event's reference in the store, and whether it was
 // taken, as far as that can be said at once: of a disk it can.
-func (q *queue) offerSince(ev *event, since *time.Time) (uint64, bool) {
+func (q *queue) offerWith(ev *event, p *patience) (uint64, bool) {
 	// Encoded before the lock is taken, which others wait for. Beyond a
 	// slot's size the bytes are the store's to keep, so they have their own
 	// allocation.
@@ -158,7 +157,7 @@ func (q *queue) offerSince(ev *event, since *time.Time) (uint64, bool) {
 	rec = appendRecord(rec, ev)
 	t := q.ticketOf(ev, len(rec))
 
-	if since == nil && len(rec) <= maxSlot && !q.mu.eager.Load() {
+	if p == nil && len(rec) <= maxSlot && !q.mu.eager.Load() {
 		if full := q.stage.put(t, rec); full || q.mu.eager.Load() {
 			q.mu.visit()
 		}
@@ -168,8 +167,8 @@ func (q *queue) offerSince(ev *event, since *time.Time) (uint64, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	ref, reason := q.admit(&t, rec)
-	if reason == dropQueueFull && since != nil && q.limits.queue.Overflow == Block {
-		reason = q.waitForRoom(since, func() (reason dropReason) {
+	if reason == dropQueueFull && p != nil && q.limits.queue.Overflow == Block {
+		reason = q.waitForRoom(p, func() (reason dropReason) {
 			ref, reason = q.admit(&t, rec)
 			return reason
 		})

@@ -76,8 +76,8 @@ func codeReason(code byte, bye farewell) string {
 	return codeName(code)
 }
 
-// endCode is the reason code of the DISCONNECT with which either side ended a
-// connection, if it ended so.
+// endCode is the reason code of MQTT 5 with which a connection ended, if either
+// side had one, whether it was sent or not.
 func endCode(cause error, bye farewell) (code byte, ok bool) {
 	var c packets.Code
 	switch {

@@ -60,12 +60,19 @@ func appendHidden(out, text []byte) []byte {
 		if i > 0 {
 			out = append(out, '\n')
 		}
-		switch line = bytes.TrimSpace(line); {
-		case len(line) > 0 && line[0] == '"':
+		trimmed := bytes.TrimSpace(line)
+		if len(trimmed) == 0 {
+			out = append(out, line...)
+			continue
+		}
+		from := bytes.Index(line, trimmed)
+		out = append(out, line[:from]...)
+		if trimmed[0] == '"' {
 			out = append(out, `"…"`...)
-		case len(line) > 0:
+		} else {
 			out = append(out, "…"...)
 		}
+		out = append(out, line[from+len(trimmed):]...)
 	}
 	return out
 }
@@ -88,6 +95,18 @@ func shorten(text []byte) []byte {
 	return out
 }
 
+// showValue is show for a value that is not secret.
+func showValue(v *node, shown map[span]bool) {
+	switch v.kind {
+	case exprNode, wordNode:
+		shown[v.span] = true
+	case listNode:
+		for _, item := range v.items {
+			showValue(item, shown)
+		}
+	}
+}
+
 // show collects the names and values of an object that may be printed.
 func show[T any](settings []setting[T], o *node, block string, shown map[span]bool) {
 	for _, m := range o.members {
@@ -105,8 +124,8 @@ func show[T any](settings []setting[T], o *node, block string, shown map[span]bo
 			for _, rule := range m.value.members { // events.1 { … }
 				show(ruleSettings, rule.value, "", shown)
 			}
-		case m.value.kind == exprNode || m.value.kind == wordNode:
-			shown[m.value.span] = true
+		default:
+			showValue(m.value, shown)
 		}
 	}
 }

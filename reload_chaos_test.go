@@ -130,11 +130,11 @@ func reloadChaos(t *testing.T, seed uint64, dir string) {
 		next[c]++
 		track()
 		if a := h.active.Load(); len(a.endpoints) > 1 {
-			var since *time.Time
+			var p *patience
 			if rnd.IntN(2) == 0 {
-				since = new(time.Time)
+				p = new(patience)
 			}
-			a.endpoints[0].offer(publishOf(c, fmt.Sprintf("%s %d", c, next[c])), 0, a, since)
+			a.endpoints[0].offer(publishOf(c, fmt.Sprintf("%s %d", c, next[c])), 0, a, p)
 		}
 		if step%10 == 0 {
 			cfg := &Config{Endpoints: []Endpoint{other}}

@@ -128,7 +128,11 @@ func (r *reader) separated(value *node) *problem {
 	stray := r.unexpected()
 	if _, p := r.path(); p == nil {
 		r.blank(false)
-		if c := r.at(r.off); c == '=' || c == ':' || c == '{' || c == '[' {
+		if c := r.at(r.off); c == '=' || c == ':' || c == '[' {
+			return nil
+		}
+		r.blank(true)
+		if r.at(r.off) == '{' {
 			return nil
 		}
 	}

@@ -148,6 +148,9 @@ func (d *decoder) duration(n *node) (time.Duration, bool) {
 		if err != nil {
 			d.wrongType(n, want)
 		}
+		if v == -1 { // ns, which is out of range; the number -1 means no limit
+			v--
+		}
 		return v, err == nil
 	case number == -1:
 		return -1, true

@@ -63,8 +63,8 @@ type Hook struct {
 	departures map[string]*departure // of removed endpoints, by name in lower case
 
 	now     wallClock
-	seq     atomic.Uint64 // of the last event that was given one
-	observe func(event)   // for tests: sees every event that is emitted
+	seq     sequence
+	observe func(event) // for tests: sees every event that is emitted
 }
 
 // active is what the callbacks need of a configuration.
@@ -124,7 +124,7 @@ func (h *Hook) Init(config any) error {
 	if h.drain == 0 {
 		h.drain = DefaultDrainTimeout
 	}
-	h.seq.Store(uint64(time.Now().UnixMicro())) // above those of earlier runs
+	h.seq.last.Store(uint64(time.Now().UnixMicro())) // above those of earlier runs
 	for _, e := range a.endpoints {
 		e.start()
 	}
@@ -206,12 +206,14 @@ func (h *Hook) emit(ev *event) {
 	}
 	var room [8]hit
 	hits := a.rules.match(ev.kind, ev.topic, room[:0])
-	for i, hit := range a.rules.addConditional(ev, hits) {
-		if i == 0 {
-			h.stamp(ev, a)
-		}
+	if hits = a.rules.addConditional(ev, hits); len(hits) == 0 {
+		return
+	}
+	turn := h.stamp(ev, a)
+	for _, hit := range hits {
 		a.endpoints[hit.endpoint].offer(ev, hit.rule, a, nil)
 	}
+	turn.end()
 }
 
 // emitPublish is emit for a message of a client, which waits for room if an
@@ -249,7 +251,7 @@ func (h *Hook) emitPublish(cl *mqtt.Client, pk *packets.Packet, at publishStage)
 func (h *Hook) publish(a *active, ev *event, hits []hit, wait bool, at publishStage) {
 	var records [8]record
 	recorded := records[:0]
-	var since time.Time // from when on the message waits; the clock is not looked at before
+	var own patience
 	stamped := false
 	for _, hit := range hits {
 		e := a.endpoints[hit.endpoint]
@@ -257,22 +259,23 @@ func (h *Hook) publish(a *active, ev *event, hits []hit, wait bool, at publishSt
 			continue
 		}
 		if !stamped { // not before: a number that nobody sees is a gap
-			h.stamp(ev, a)
+			own.turn = h.stamp(ev, a)
 			stamped = true
 			if at == beforeAck {
-				since = time.Now()
+				own.since = time.Now()
 			}
 		}
-		var patience *time.Time
+		var p *patience
 		if wait && (at == beforeAck || e.config.Queue.Overflow == Block) {
-			patience = &since
+			p = &own
 		}
-		if ref, taken := e.offer(ev, hit.rule, a, patience); taken && at == beforeAck {
+		if ref, taken := e.offer(ev, hit.rule, a, p); taken && at == beforeAck {
 			recorded = append(recorded, record{e, ref})
 		}
 	}
+	own.turn.end()
 	for _, r := range recorded {
-		r.endpoint.awaitSync(r.ref, since)
+		r.endpoint.awaitSync(r.ref, own.since)
 	}
 }
 
@@ -292,20 +295,21 @@ type record struct {
 }
 
 // stamp gives an event its id, its number if one is wanted, and its time if it
-// has none.
-func (h *Hook) stamp(ev *event, a *active) {
+// has none. The caller ends the turn that comes with a number.
+func (h *Hook) stamp(ev *event, a *active) *turn {
 	if ev.time == 0 {
 		ev.time = h.now.unixMilli()
 	}
 	ev.id = newEventID(ev.time)
 	if a.wants&wantSeq != 0 {
-		ev.more().seq = h.seq.Add(1)
+		return h.seq.number(ev)
 	}
+	return nil
 }
 
 // offer puts an event that a rule has selected into the endpoint's queue, see
-// queue.offerSince, without what only other endpoints want of it.
-func (e *endpoint) offer(ev *event, rule int32, a *active, since *time.Time) (ref uint64, taken bool) {
+// queue.offerWith, without what only other endpoints want of it.
+func (e *endpoint) offer(ev *event, rule int32, a *active, p *patience) (ref uint64, taken bool) {
 	ev.rule = 0
 	if e.ruleKeys != nil {
 		ev.rule = e.ruleKeys[rule]
@@ -321,7 +325,7 @@ func (e *endpoint) offer(ev *event, rule int32, a *active, since *time.Time) (re
 		own.id = newEventID(ev.time)
 		ev = &own
 	}
-	return e.queue.offerSince(ev, since)
+	return e.queue.offerWith(ev, p)
 }
 
 // unknownTopic counts a message whose topic could not be resolved, for every

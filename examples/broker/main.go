@@ -6,7 +6,7 @@
 // It prints one line, "listening on ADDR", on stdout when it is ready, and logs
 // to stderr. SIGTERM and SIGINT stop it: clients are disconnected and waiting
 // webhooks delivered, for as long as -drain allows. A second signal ends it at
-// once.
+// once. A configuration file that changes is read again, at once or on SIGHUP.
 //
 // With -redeliver FILE it sends the events of a dead letter file again instead.
 //
@@ -109,7 +109,8 @@ func serve(opts *options, cfg *webhook.Config, stdout, stderr io.Writer) error {
 	if cfg != nil {
 		// The last hook, so that it sees what the others let through.
 		err := server.AddHook(hook, &webhook.Options{
-			Config:       cfg,
+			File:         opts.config,
+			Watch:        true,
 			DrainTimeout: cmp.Or(opts.drain, -1), // 0 would be the default
 		})
 		if err != nil {
@@ -122,10 +123,29 @@ func serve(opts *options, cfg *webhook.Config, stdout, stderr io.Writer) error {
 	pages.Serve()
 	fmt.Fprintln(stdout, "listening on", clients.Addr())
 
+	if cfg != nil {
+		reloadOnHangup(ctx, hook)
+	}
 	<-ctx.Done()
 	restore() // a second signal ends the process
 	log.Info("stopping", "drain", opts.drain)
 	return stop(server, hook, clients, opts.drain)
+}
+
+// reloadOnHangup reads the configuration again whenever SIGHUP comes, until the
+// context ends.
+func reloadOnHangup(ctx context.Context, hook *webhook.Hook) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	for {
+		select {
+		case <-hangup:
+			_ = hook.Reload(nil) // which logs what became of it
+		case <-ctx.Done():
+			signal.Stop(hangup)
+			return
+		}
+	}
 }
 
 // noHook is a hook that the broker does not have.
