@@ -326,6 +326,75 @@ func TestDiskFails(t *testing.T) {
 	}
 }
 
+// TestDiskTooOld restarts with events that have become too old meanwhile: no
+// worker takes one before that is seen.
+func TestDiskTooOld(t *testing.T) {
+	dir := t.TempDir()
+	const age = 50 * time.Millisecond
+	h := startDisk(t, diskConfig(dir, nil), Options{Transport: unreachable, DrainTimeout: -1}, slog.New(slog.DiscardHandler))
+	for i := range 1000 {
+		h.emit(publishOf(fmt.Sprint(i), "x"))
+	}
+	_ = h.Stop()
+	time.Sleep(age)
+	got := newCollector()
+	h = startDisk(t, diskConfig(dir, func(e *Endpoint) { e.Retry.MaxAge = age }), Options{Transport: got}, slog.New(slog.DiscardHandler))
+	_ = h.Stop()
+	if s := statsOf(t, h); s.Dead != 1000 || len(got.ids) != 0 {
+		t.Errorf("%d were sent, %+v", len(got.ids), s)
+	}
+}
+
+// TestDiskFailsAtShutdown takes the disk away after some events: those stay, and
+// what came later is dropped and counted, or becomes dead letters.
+func TestDiskFailsAtShutdown(t *testing.T) {
+	for _, letters := range []string{"", "dead.jsonl"} {
+		t.Run(letters, func(t *testing.T) {
+			dir := t.TempDir()
+			var log logLines
+			h := startDisk(t, diskConfig(dir, func(e *Endpoint) {
+				e.PoolSize, e.Queue.MaxBytes = 1, 4<<20
+				if letters != "" {
+					e.DeadLetter.File = filepath.Join(dir, letters)
+				}
+			}), Options{Transport: unreachable, DrainTimeout: -1}, log.logger())
+			e := h.active.Load().endpoints[0]
+			for i := range 20 {
+				h.emit(publishOf(fmt.Sprint(i%3), fmt.Sprint(i)))
+			}
+			if err := e.disk.spool.Sync(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.RemoveAll(filepath.Join(dir, "audit")); err != nil {
+				t.Skip(err)
+			}
+			// More than fits into the segment that is open.
+			payload := strings.Repeat("x", 50<<10)
+			h.emit(publishOf("0", payload+payload))
+			for i := range 10 {
+				h.emit(publishOf(fmt.Sprint(i%5), payload))
+			}
+			_ = h.Stop()
+			checkQueue(t, e.queue)
+			s := statsOf(t, h)
+			checkSum(t, s)
+			want := EndpointStats{Waiting: 20}
+			if letters != "" {
+				want.Dead = 11
+				if got := readLetters(t, filepath.Join(dir, letters)); len(got) != 11 {
+					t.Errorf("%d letters, want 11", len(got))
+				}
+			}
+			if s.Waiting != want.Waiting || s.Dead != want.Dead || s.Dropped["disk_error"] != 11-want.Dead {
+				t.Errorf("%+v", s)
+			}
+			if !strings.Contains(log.String(), "the disk did not take them before shutdown") || !strings.Contains(log.String(), "count=11") {
+				t.Errorf("log:\n%s", log.String())
+			}
+		})
+	}
+}
+
 // TestSyncAlways sends messages of each kind through a synced and an unsynced
 // endpoint: both get each once.
 func TestSyncAlways(t *testing.T) {

@@ -198,6 +198,51 @@ func (q *queue) takeWaiting(n int) (jobs []job) {
 	return jobs
 }
 
+// takeBehind takes the events that wait whose records lie behind a place in the
+// store, in order to end them. They are at the ends of their lanes.
+func (q *queue) takeBehind(ref uint64) (jobs []job) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var buf []byte
+	for at, newer := q.age.head, uint32(0); at != 0; at = newer {
+		e := q.entries.at(at)
+		newer = e.newer
+		if e.ref > ref && e.flags&entryInFlight == 0 {
+			jobs, buf = q.takeTail(jobs, buf, e.lane, at)
+		}
+	}
+	return jobs
+}
+
+// takeTail is begin for an entry and all that wait behind it in their lane.
+func (q *queue) takeTail(jobs []job, buf []byte, laneAt, at uint32) ([]job, []byte) {
+	l := q.lanes.at(laneAt)
+	if l.head == at {
+		for range l.waiting {
+			first := l.head
+			q.takeHead(laneAt)
+			jobs, buf = q.begin(jobs, buf, first)
+		}
+		return jobs, buf
+	}
+	l.tail = l.head
+	for q.entries.at(l.tail).next != at {
+		l.tail = q.entries.at(l.tail).next
+	}
+	q.entries.at(l.tail).next = 0
+	for at != 0 {
+		e := q.entries.at(at)
+		q.countWaiting(e, -1)
+		l.waiting--
+		if l.state == laneReady {
+			q.batching.ready--
+		}
+		jobs, buf = q.begin(jobs, buf, at)
+		at, e.next = e.next, 0
+	}
+	return jobs, buf
+}
+
 // takeOut is begin for the oldest entry that waits, in order to end it.
 func (q *queue) takeOut(jobs []job, buf []byte, at uint32) ([]job, []byte) {
 	lane := q.entries.at(at).lane

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"time"
@@ -127,6 +128,9 @@ func limitsOf(config *Endpoint) limits {
 }
 
 func (e *endpoint) start() {
+	if e.disk != nil {
+		e.clock.giveUpOld() // before a worker takes what was left too long
+	}
 	e.clock.ended.Go(e.clock.run)
 	e.pool.start()
 }
@@ -194,6 +198,7 @@ func (e *endpoint) end(reason dropReason) {
 // causes says why events that were left when an endpoint ended were not
 // delivered.
 var causes = map[dropReason]string{
+	dropDisk:            "the disk did not take them before shutdown",
 	dropShutdown:        "not delivered at shutdown",
 	dropEndpointRemoved: "not delivered before their endpoint was removed",
 }
@@ -204,6 +209,7 @@ var causes = map[dropReason]string{
 func (e *endpoint) closeFiles(reason dropReason) {
 	e.clock.ended.Wait()
 	if e.disk != nil {
+		e.endUnwritten()
 		if err := e.disk.spool.Close(); err != nil {
 			e.log.Warn("queue closed with an error", "error", err)
 		}
@@ -220,6 +226,28 @@ func (e *endpoint) closeFiles(reason dropReason) {
 	if err := e.pool.letters.close(); err != nil {
 		e.log.Warn("dead letter file", "error", err)
 	}
+}
+
+// endUnwritten ends the events that wait and that a failing disk does not take:
+// they become dead letters, or are dropped.
+func (e *endpoint) endUnwritten() {
+	ctx, cancel := context.WithTimeout(context.Background(), closeGrace/2)
+	defer cancel()
+	err := e.disk.spool.Sync(ctx)
+	if err == nil || ctx.Err() != nil {
+		return // a slow disk may take them yet
+	}
+	lost := e.queue.takeBehind(uint64(e.disk.spool.Synced()))
+	if len(lost) == 0 {
+		return
+	}
+	r, what := result{fate: fateUnwritten}, "events dropped"
+	if e.pool.letters != nil {
+		r, what = result{fate: fateDead}, "events written as dead letters"
+		_ = e.pool.bury(lost, causes[dropDisk])
+	}
+	e.queue.finish(lost, r)
+	e.log.Warn(what+", "+causes[dropDisk], "count", len(lost), "error", err)
 }
 
 // buryRest writes dead letters for all events that wait.

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"net/http"
 	"os"
 	"strconv"
 	"sync"
@@ -37,10 +36,9 @@ const (
 // A request on a kept connection which turns out to be closed, without a byte
 // of a reply, is sent again at once on a new one. So that this is rare, a
 // connection that was idle is looked at first: when anything can be read from
-// it, be it the end or bytes nobody asked for, a new one takes its place. What
-// no look can tell, unasked bytes that come at the same moment as a request,
-// is taken for its reply, except a 408 that closes the connection: servers say
-// so to idle clients, so it is one more sign of a closed connection.
+// it, be it the end or bytes nobody asked for, such as the 408 that servers send
+// to idle clients, a new one takes its place. What no look can tell, unasked bytes
+// that come at the same moment as a request, is taken for its reply.
 type http1Conn struct {
 	client *client
 	sign   *signer         // nil: requests are not signed
@@ -182,9 +180,7 @@ func (p *http1Conn) exchange(body []byte) (rep reply, stale bool, err error) {
 	} else {
 		rep, keep, writeErr, err = p.exchangeLong(body)
 	}
-	if err == nil {
-		stale = reused && !keep && rep.status == http.StatusRequestTimeout
-	} else {
+	if err != nil {
 		stale = reused && p.reader.n == 0 && !isTimeout(err)
 		err = exchangeError(writeErr, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -58,10 +59,15 @@ func (p *roundTripConn) cancel() { p.stop() }
 // serve others too.
 func (p *roundTripConn) closeIdle() {}
 
-func (p *roundTripConn) post(req *request, now, deadline time.Time) outcome {
+func (p *roundTripConn) post(req *request, now, deadline time.Time) (out outcome) {
 	if p.ctx.Err() != nil {
 		return canceledOutcome()
 	}
+	defer func() {
+		if cause := recover(); cause != nil { // no reason to end a broker
+			out = errorOutcome(&attemptError{"transport", fmt.Errorf("panic: %v", cause)})
+		}
+	}()
 	ctx, cancel := context.WithDeadline(p.ctx, deadline)
 	defer cancel()
 	body := &lentBody{bytes: req.body}
@@ -76,6 +82,8 @@ func (p *roundTripConn) post(req *request, now, deadline time.Time) outcome {
 		return errorOutcome(&attemptError{"transport", withoutURL(err)})
 	case resp == nil:
 		return errorOutcome(&attemptError{"transport", errors.New("neither a response nor an error")})
+	case resp.StatusCode < 100:
+		return errorOutcome(&attemptError{"transport", fmt.Errorf("a response with status %d", resp.StatusCode)})
 	}
 	if resp.Body != nil {
 		// As much as lets the transport use the connection again.

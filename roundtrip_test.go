@@ -110,6 +110,10 @@ func TestRoundTripOutcomes(t *testing.T) {
 			outcome{verdict: failed}, "transport: context canceled"},
 		{"nothing", func(*http.Request) (*http.Response, error) { return nil, nil },
 			outcome{verdict: failed}, "transport: neither a response nor an error"},
+		{"no status", func(*http.Request) (*http.Response, error) { return respond(0, http.NoBody, nil), nil },
+			outcome{verdict: failed}, "transport: a response with status 0"},
+		{"panics", func(*http.Request) (*http.Response, error) { panic("oops") },
+			outcome{verdict: failed}, "transport: panic: oops"},
 		{"hangs", func(r *http.Request) (*http.Response, error) {
 			<-r.Context().Done()
 			return nil, r.Context().Err()

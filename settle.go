@@ -21,6 +21,7 @@ const (
 	fateRetry          // back into its lane, after the backoff
 	fateAgain          // back into its lane as if it had not been tried
 	fateCorrupt        // the record cannot be read back
+	fateUnwritten      // the record is lost with the process
 	fateShutdown       // nobody will try again
 	fateReturned       // back to its stream, for another worker or another time
 )
@@ -85,6 +86,9 @@ func (q *queue) settle(jobs []job) {
 			} else {
 				n.Delivered++
 			}
+			q.remove(j.entry)
+		case fateUnwritten:
+			q.drop(e.kind(), dropDisk)
 			q.remove(j.entry)
 		case fateDead:
 			q.counters.events[e.kind()].Dead++

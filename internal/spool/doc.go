@@ -54,7 +54,8 @@
 // 64 MiB and at least 64 KiB or a quarter of MaxBytes. A record that is too
 // long for a segment has one of its own.
 //
-// A segment goes away when all its records are done. Where one record in two
+// A segment goes away when all its records are done, before anything more is
+// written. Where one record in two
 // or more of a segment is done and the folder is three quarters full, the
 // segment is compacted: the rest moves to a new file, keeping its references
 // and its place in the order. So records that stay for long, like those of a

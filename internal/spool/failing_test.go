@@ -93,6 +93,26 @@ func TestFailingDiskIsAMemoryQueue(t *testing.T) {
 	})
 }
 
+// TestFullDiskRecovers has a record that does not fit on the disk and is done
+// nevertheless: nothing is left to write.
+func TestFullDiskRecovers(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *crashFS) {
+		s, _, _ := mustOpen(t, "d", Options{fs: c})
+		c.with(func() { c.full = true })
+		ref := add(t, s, "x")
+		time.Sleep(time.Second)
+		if s.Err() == nil {
+			t.Error("the disk does not fail")
+		}
+		s.Done(ref)
+		time.Sleep(time.Second)
+		if err := s.Err(); err != nil {
+			t.Error(err)
+		}
+		mustClose(t, s)
+	})
+}
+
 func TestCloseTellsOfLoss(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *crashFS) {
 		s, _, _ := mustOpen(t, "d", Options{fs: c})
@@ -177,5 +197,31 @@ func TestUnreadableMarks(t *testing.T) {
 			}
 		}
 		mustClose(t, s)
+	})
+}
+
+// TestRoomWhileSyncing finishes records for others while the disk is busy: what the
+// writer has not seen of the first makes room at once.
+func TestRoomWhileSyncing(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *crashFS) {
+		s, _, _ := mustOpen(t, "d", Options{fs: &slowFS{fileSystem: c, delay: time.Second}, MaxBytes: 1 << 20})
+		add(t, s, "x")
+		time.Sleep(200 * time.Millisecond) // the sync is under way
+		var waiting []Ref
+		for i := range 1000 {
+			if len(waiting) == 70 {
+				s.Done(waiting[0])
+				waiting = waiting[1:]
+			}
+			ref, err := s.Append(make([]byte, 10_000))
+			if err != nil {
+				t.Fatalf("record %d: %v", i, err)
+			}
+			waiting = append(waiting, ref)
+		}
+		mustClose(t, s)
+		if got := survivors(t, c); len(got) != 71 {
+			t.Errorf("%d records are left, want 71", len(got))
+		}
 	})
 }

@@ -73,6 +73,7 @@ type segment struct {
 	bytes   int64 // length, with what is still in memory
 	records int   // that need room for a mark
 	live    int   // records that are not done
+	fresh   bool  // no flush has begun to write it
 	sealed  bool  // nothing more is appended
 	broken  bool  // could not be read to its end: it stays
 

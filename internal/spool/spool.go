@@ -205,7 +205,8 @@ func (s *Spool) fits(n int64) bool {
 	if s.active == nil || s.active.bytes+n > s.segmentSize {
 		size += segmentOverhead
 	}
-	return size <= limit && size+s.buried <= limit+s.segmentSize
+	// Graves go before anything is written, unless they cannot be removed.
+	return size <= limit && (s.choreErr == nil || size+s.buried <= limit+s.segmentSize)
 }
 
 // begin starts a segment. Its file is made when there is something to write.
@@ -214,6 +215,7 @@ func (s *Spool) begin() *segment {
 		s.seal()
 	}
 	g := newSegment(id{seq: s.nextSeq, seed: s.seed})
+	g.fresh = true
 	s.nextSeq++
 	s.segments[g.id.seq] = g
 	s.active = g
@@ -246,6 +248,10 @@ func (s *Spool) bury(g *segment) {
 	}
 	delete(s.segments, g.id.seq)
 	s.size -= g.cost()
+	if g.fresh { // there is no file
+		s.release(func(c *chunk) bool { return c.seg != g })
+		return
+	}
 	s.buried += g.cost()
 	s.graves = append(s.graves, g)
 	s.raise(&s.chores)
@@ -286,6 +292,22 @@ func (s *Spool) Wait(ctx context.Context, ref Ref) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// Sync is Wait for all that was appended up to now.
+func (s *Spool) Sync(ctx context.Context) error {
+	s.mu.Lock()
+	last := s.last
+	s.mu.Unlock()
+	return s.Wait(ctx, last)
+}
+
+// Synced returns the last record that is synced (under Never: written). So are
+// those before it.
+func (s *Spool) Synced() Ref {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.safe
 }
 
 // roundOf returns the round that a record has to wait for. It is nil for a

@@ -145,9 +145,11 @@ func (s *Spool) gathered(expected int) bool {
 func (s *Spool) flush() {
 	w := &s.writer
 	s.mu.Lock()
+	s.digOut()
 	s.release(func(c *chunk) bool { return !c.seg.finished() })
 	w.jobs = w.jobs[:0]
 	for _, c := range s.chunks {
+		c.seg.fresh = false
 		w.jobs = append(w.jobs, job{c, c.buf})
 	}
 	round, last := s.next, s.last
@@ -170,7 +172,7 @@ func (s *Spool) flush() {
 		s.safe = last
 	} else {
 		s.dirty = true
-		if s.held > s.bufferSize/2 {
+		if s.held > s.bufferSize/2 || s.active != nil && s.active.live == 0 {
 			s.sealHalfDone() // what is finished makes room without the disk
 		}
 	}
@@ -191,6 +193,18 @@ func (s *Spool) flush() {
 	round.err = err
 	close(round.done)
 	s.tell(before, after)
+}
+
+// digOut makes room for what a flush is about to write: it removes finished
+// segments. It gives the lock back meanwhile.
+func (s *Spool) digOut() {
+	for err := error(nil); len(s.graves) > 0 && err == nil; {
+		graves := s.graves
+		s.graves = nil
+		s.mu.Unlock()
+		err = s.remove(graves) // if not, maintain tells
+		s.mu.Lock()
+	}
 }
 
 // buffers reports whether a chunk holds records of g.
