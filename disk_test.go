@@ -339,7 +339,6 @@ func TestDiskTooOld(t *testing.T) {
 	time.Sleep(age)
 	got := newCollector()
 	h = startDisk(t, diskConfig(dir, func(e *Endpoint) { e.Retry.MaxAge = age }), Options{Transport: got}, slog.New(slog.DiscardHandler))
-	_ = h.Stop()
 	if s := statsOf(t, h); s.Dead != 1000 || len(got.ids) != 0 {
 		t.Errorf("%d were sent, %+v", len(got.ids), s)
 	}

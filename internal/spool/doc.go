@@ -49,18 +49,17 @@
 //
 // Options.MaxBytes bounds the folder: the segments with their finished
 // records, the marks and 8 KiB for each segment, which covers rounding up to
-// blocks. It is exceeded by at most a segment, for as long as removing
-// finished segments takes, and another one during a compaction. A segment is a 64th of MaxBytes, but at most
-// 64 MiB and at least 64 KiB or a quarter of MaxBytes. A record that is too
-// long for a segment has one of its own.
+// blocks. It is exceeded by at most a segment while finished ones cannot be
+// removed, and another one during a compaction. A segment is a 64th of MaxBytes,
+// but at most 64 MiB and at least 64 KiB or a quarter of MaxBytes. A record that
+// is too long for a segment has one of its own.
 //
 // A segment goes away when all its records are done, before anything more is
-// written. Where one record in two
-// or more of a segment is done and the folder is three quarters full, the
-// segment is compacted: the rest moves to a new file, keeping its references
-// and its place in the order. So records that stay for long, like those of a
-// client whose deliveries fail, cost about their own size and 8 KiB for each
-// segment, and cannot fill the folder with what is long done.
+// written. Where one record in two or more of a segment is done and the folder is
+// three quarters full, the segment is compacted: the rest moves to a new file,
+// keeping its references and its place in the order. So records that stay for
+// long, like those of a client whose deliveries fail, cost about their own size
+// and 8 KiB for each segment, and cannot fill the folder with what is long done.
 //
 // # Memory
 //
