@@ -409,6 +409,7 @@ func (b *Batch) enabled() bool { return *b != Batch{} }
 type Compression string
 
 const (
+	// NoCompression sends bodies as they are.
 	NoCompression Compression = "none"
 
 	// Gzip compresses bodies of 256 bytes or more, and says so in

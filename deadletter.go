@@ -105,6 +105,8 @@ func (l *deadLetter) body() ([]byte, error) {
 		return []byte(l.Body), nil
 	case "base64":
 		return base64.StdEncoding.DecodeString(l.Body)
+	case bodyOmitted:
+		return nil, errors.New("the letter has no body: it was too long for the stream")
 	}
 	return nil, fmt.Errorf("body_encoding %q is not known", l.BodyEncoding)
 }

@@ -99,10 +99,6 @@ func (d *Deliverer) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("webhook: %w", err)
 	}
-	engine, err := findEngine()
-	if err != nil {
-		return fmt.Errorf("webhook: %w", err)
-	}
 	var errs []error
 	for i := range cfg.Endpoints {
 		c := &cfg.Endpoints[i]
@@ -125,6 +121,10 @@ func (d *Deliverer) Run(ctx context.Context) error {
 	}
 	if len(errs) > 0 {
 		return fmt.Errorf("webhook: %w", errors.Join(errs...))
+	}
+	engine, err := findEngine()
+	if err != nil {
+		return fmt.Errorf("webhook: %w", err)
 	}
 	if err := d.start(ctx, engine); err != nil {
 		d.stop()

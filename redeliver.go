@@ -31,7 +31,7 @@ import (
 func Redeliver(ctx context.Context, cfg *Config, file string) (Stats, error) {
 	cfg, err := cfg.resolve()
 	if err != nil {
-		return Stats{}, err
+		return Stats{}, fmt.Errorf("webhook: %w", err)
 	}
 	f, err := os.Open(file)
 	if err != nil {

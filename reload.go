@@ -31,8 +31,8 @@ var errStopped = errors.New("the hook is stopped")
 // disk, become dead letters if there is a file for them, or are dropped. If a
 // reload brings it back before that, it goes on.
 //
-// An endpoint's Queue.Type, Queue.Dir and Queue.Sync cannot be changed: that is
-// an error.
+// An endpoint's Queue.Type, Queue.Dir, Queue.Sync and Stream cannot be changed:
+// that is an error.
 //
 // Reloads that come at the same time follow one after the other. After Stop,
 // Reload is an error.

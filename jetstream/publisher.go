@@ -75,6 +75,9 @@ const (
 )
 
 func (p *publisher) Publish(ctx context.Context, partition int, id string, event []byte) error {
+	if err := p.state(); err != nil { // NATS itself would speak of buffers
+		return err
+	}
 	if err := p.ready(ctx); err != nil {
 		return err
 	}

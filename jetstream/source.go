@@ -79,6 +79,7 @@ type source struct {
 	leaving    map[int]*partition // on their way back: their attempts have to end first
 	resting    map[int]time.Time  // partitions that are not to be taken before
 	failed     error              // of the last beat
+	unburied   error              // of the last dead letter
 	over       int                // beats in a row that said that this worker has more than its share
 	cuts       int                // how often the connection was lost
 
@@ -404,7 +405,19 @@ func (s *source) touch() {
 
 // DeadLetter implements [stream.Source].
 func (s *source) DeadLetter(ctx context.Context, id string, letter []byte) error {
-	return publish(ctx, s.js, deadStream(&s.config), deadSubject(&s.config), id, letter)
+	send := func() error {
+		return publish(ctx, s.js, deadStream(&s.config), deadSubject(&s.config), id, letter)
+	}
+	err := send()
+	if errors.Is(err, jetstream.ErrNoStreamResponse) { // it may be gone
+		if _, err = ensure(ctx, s.js, letterStream(&s.config)); err == nil {
+			err = send()
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unburied = err
+	return err
 }
 
 // Err implements [stream.Source].
@@ -414,7 +427,13 @@ func (s *source) Err() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.failed
+	switch refused := (*stream.Refused)(nil); {
+	case s.failed != nil:
+		return s.failed
+	case s.unburied != nil && !errors.As(s.unburied, &refused): // what is refused goes again without its body
+		return fmt.Errorf("dead letters: %w", s.unburied)
+	}
+	return nil
 }
 
 // Release implements [stream.Source].

@@ -203,6 +203,9 @@ func TestDeadLettersFull(t *testing.T) {
 		if s.Dead == 0 || s.Forwarded == 0 {
 			return fmt.Sprintf("%+v", s)
 		}
+		if err := w.Healthy(); err == nil || !strings.Contains(err.Error(), "dead letters: ") {
+			return fmt.Sprintf("healthy: %v", err)
+		}
 		return ""
 	})
 	st, err := js.Stream(t.Context(), "MQTT_WEBHOOKS")
@@ -212,6 +215,28 @@ func TestDeadLettersFull(t *testing.T) {
 	dead := w.Stats().Endpoints["orders"].Dead
 	if left := st.CachedInfo().State.Msgs; left+dead < 30 && b.Stats().Endpoints["orders"].Waiting == 0 {
 		t.Errorf("%d are dead and %d left of 30", dead, left)
+	}
+}
+
+// TestDeadLettersGone takes the stream of dead letters away: a worker makes it
+// again.
+func TestDeadLettersGone(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t, nil)
+	js := client(t, s.ClientURL())
+	r := startReceiver(t)
+	r.answer = func(string, int) int { return 400 }
+	cfg := config(r.URL, s.ClientURL(), nil)
+	b := startBroker(t, cfg, 1)
+	w := startWorker(t, cfg)
+	if err := js.DeleteStream(t.Context(), "MQTT_WEBHOOKS_DEAD"); err != nil {
+		t.Fatal(err)
+	}
+	b.publishAll(3)
+	letters(t, js, 3)
+	awaitEmpty(t, js)
+	if err := w.Healthy(); err != nil {
+		t.Error(err)
 	}
 }
 

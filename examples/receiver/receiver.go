@@ -56,7 +56,11 @@ func (rc *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, http.StatusText(status), status)
 		return
 	}
-	for _, event := range split(body) {
+	events := [][]byte{body}
+	if r.Header.Get("ce-id") == "" { // in the binary mode of CloudEvents, a body is one payload
+		events = split(body)
+	}
+	for _, event := range events {
 		rc.out.Print("POST ", target, " ", rc.line(event), signature)
 	}
 	if rc.delay > 0 {
