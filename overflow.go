@@ -98,6 +98,12 @@ func (q *queue) room(cost int64) bool {
 	return (l.Capacity < 0 || q.waiting < l.Capacity) && (l.MaxBytes < 0 || q.waitingBytes+cost <= l.MaxBytes)
 }
 
+// within reports whether what waits is within the limits.
+func (q *queue) within() bool {
+	l := &q.limits.queue
+	return (l.Capacity < 0 || q.waiting <= l.Capacity) && (l.MaxBytes < 0 || q.waitingBytes <= l.MaxBytes)
+}
+
 // refusedRoom reports whether an event of a refused connection fits: anybody
 // can make those, so they get a tenth of the queue.
 func (q *queue) refusedRoom(cost int64) bool {

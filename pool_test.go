@@ -562,3 +562,33 @@ func TestBackoffRange(t *testing.T) {
 		}
 	}
 }
+
+// TestDropOldestBoundsWhatComesBack fills the queue while attempts are under way
+// that fail: what comes back counts as waiting, and is the oldest.
+func TestDropOldestBoundsWhatComesBack(t *testing.T) {
+	for _, policy := range []Overflow{DropOldest, DropNewest} {
+		t.Run(string(policy), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := defaultEndpoint()
+				c.PoolSize, c.Queue.Capacity, c.Queue.Overflow = 4, 3, policy
+				e := startFake(c, func(*request, time.Time, <-chan struct{}) outcome {
+					time.Sleep(time.Millisecond)
+					return outcome{verdict: failed, status: 500}
+				})
+				defer e.stop(0)
+				for i := range 7 {
+					e.queue.offer(publishOf(fmt.Sprint("c", i), "x"), false)
+					synctest.Wait()
+				}
+				time.Sleep(2 * time.Millisecond)
+				synctest.Wait()
+				checkQueue(t, e.queue)
+				s := e.queue.stats()
+				checkSum(t, s)
+				if waiting := s.Waiting + s.InFlight; policy == DropOldest && s.Waiting > 3 || policy == DropNewest && waiting != 7 {
+					t.Errorf("%+v", s)
+				}
+			})
+		})
+	}
+}

@@ -68,6 +68,7 @@ func (q *queue) finish(jobs []job, r result) {
 // settle ends jobs that a worker took, each with its result. Those of one lane
 // that go back to it must come in one call.
 func (q *queue) settle(jobs []job) {
+	within := q.within()
 	for i := len(jobs) - 1; i >= 0; i-- { // those that go back to their lane's front must end up in order
 		j := &jobs[i]
 		e, r := q.entries.at(j.entry), &j.result
@@ -128,6 +129,10 @@ func (q *queue) settle(jobs []job) {
 		if j.lane != 0 {
 			q.freeLane(j.lane)
 		}
+	}
+	// New events may have taken the room of those that come back. What waits above
+	// limits that a reload has lowered stays.
+	for within && q.limits.queue.Overflow == DropOldest && !q.within() && q.dropOldest() {
 	}
 	if q.closed && q.waiting+q.inFlight == 0 {
 		q.signalDrained()
