@@ -298,6 +298,37 @@ func TestBrokerStopClientDoesNotRead(t *testing.T) {
 	}
 }
 
+// A broker takes a configuration that has changed, and keeps the one that it has
+// when there is a mistake.
+func TestBrokerReloads(t *testing.T) {
+	before, after := newEndpoint(t), newEndpoint(t)
+	close(before.answer)
+	close(after.answer)
+	config := configure(t, before.URL, "on_message_publish")
+	broker, address := listen(t, "broker", "-config", config)
+	publish(t, address, "a", "1")
+	before.next(t)
+
+	if err := os.WriteFile(config, []byte("webhook { url = 5 }"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	broker.stderr.waitLine(t, "Wrong type")
+	publish(t, address, "a", "2")
+	before.next(t)
+
+	if err := os.Rename(configure(t, after.URL, "on_message_publish"), config); err != nil {
+		t.Fatal(err)
+	}
+	broker.stderr.waitLine(t, "configuration reloaded")
+	publish(t, address, "a", "3")
+	after.next(t)
+
+	broker.signal(syscall.SIGHUP)
+	publish(t, address, "a", "4")
+	after.next(t)
+	broker.end()
+}
+
 func TestBrokerDrains(t *testing.T) {
 	e := newEndpoint(t)
 	broker, address := listen(t, "broker", "-drain", patience.String(), "-config", configure(t, e.URL, "on_message_publish"))

@@ -65,6 +65,25 @@ func TestReceiverPrints(t *testing.T) {
 	}
 }
 
+// A payload that is an array is one event in the binary mode of CloudEvents.
+func TestReceiverBinaryMode(t *testing.T) {
+	receiver, address := listen(t, "receiver")
+	req, err := http.NewRequest(http.MethodPost, "http://"+address, strings.NewReader("[1,2]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("ce-id", "1")
+	reply, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply.Body.Close()
+	receiver.end()
+	if got := receiver.stdout.lines()[1:]; len(got) != 1 || got[0] != "POST / [1,2]" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestReceiverWrongPayload(t *testing.T) {
 	receiver, address := listen(t, "receiver", "-encoding", "base64")
 	post(t, "http://"+address, `{"payload":"%%%"}`)

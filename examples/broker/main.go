@@ -121,28 +121,26 @@ func serve(opts *options, cfg *webhook.Config, stdout, stderr io.Writer) error {
 		return err
 	}
 	pages.Serve()
+	hangups := make(chan os.Signal, 1)
+	if cfg != nil {
+		signal.Notify(hangups, syscall.SIGHUP)
+		defer signal.Stop(hangups)
+	}
 	fmt.Fprintln(stdout, "listening on", clients.Addr())
 
-	if cfg != nil {
-		reloadOnHangup(ctx, hook)
-	}
-	<-ctx.Done()
+	reloadOn(ctx, hangups, hook)
 	restore() // a second signal ends the process
 	log.Info("stopping", "drain", opts.drain)
 	return stop(server, hook, clients, opts.drain)
 }
 
-// reloadOnHangup reads the configuration again whenever SIGHUP comes, until the
-// context ends.
-func reloadOnHangup(ctx context.Context, hook *webhook.Hook) {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
+// reloadOn reads the configuration again on signals, until the context ends.
+func reloadOn(ctx context.Context, hangups <-chan os.Signal, hook *webhook.Hook) {
 	for {
 		select {
-		case <-hangup:
+		case <-hangups:
 			_ = hook.Reload(nil) // which logs what became of it
 		case <-ctx.Done():
-			signal.Stop(hangup)
 			return
 		}
 	}
