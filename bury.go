@@ -143,7 +143,7 @@ func (p *pool) writeLetters(letters []*deadLetter) error {
 		return err
 	}
 	if err != nil {
-		if lost := p.lettersLost.Add(uint64(len(letters))); p.lettersWarn.due() {
+		if lost := p.queue.countLostLetters(len(letters)); p.lettersWarn.due() {
 			p.log.Warn("dead letters cannot be written, events are lost", "count", lost, "error", err)
 		}
 	}

@@ -217,6 +217,28 @@ func TestDeadLetterFileErrors(t *testing.T) {
 	}
 }
 
+// fullBox takes no letters.
+type fullBox struct{}
+
+func (fullBox) write(...*deadLetter) error { return errors.New("no space left") }
+func (fullBox) close() error               { return nil }
+
+func TestLostLetters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := defaultEndpoint()
+		e := startFake(c, func(*request, time.Time, <-chan struct{}) outcome { return outcome{verdict: refused, status: 400} })
+		e.pool.letters = fullBox{}
+		for range 3 {
+			e.queue.offer(publishOf("c", "x"), false)
+		}
+		synctest.Wait()
+		if s := e.queue.stats(); s.Dead != 3 || s.LostLetters != 3 {
+			t.Errorf("%+v", s)
+		}
+		e.stop(0)
+	})
+}
+
 // TestDeadLettersOf sees the ways in which events end in a dead letter file.
 func TestDeadLettersOf(t *testing.T) {
 	letters := func(t *testing.T, change func(*Endpoint), drain time.Duration, run func(h *Hook), answer func() (*http.Response, error)) []deadLetter {

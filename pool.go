@@ -70,7 +70,6 @@ type pool struct {
 	configWarn  interval
 	readWarn    interval
 	lettersWarn interval
-	lettersLost atomic.Uint64 // dead letters that could not be written
 }
 
 func newPool(q *queue, config *Endpoint, log *slog.Logger, dial func() poster) *pool {

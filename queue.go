@@ -395,6 +395,15 @@ func (q *queue) halt() {
 	q.idle = nil
 }
 
+// countLostLetters counts dead letters that could not be written, and returns how
+// many those are by now.
+func (q *queue) countLostLetters(n int) uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.counters.lostLetters += uint64(n)
+	return q.counters.lostLetters
+}
+
 // countSyncLate counts a publish that did not wait for the disk any longer.
 func (q *queue) countSyncLate() {
 	q.mu.Lock()

@@ -37,6 +37,9 @@ type EndpointStats struct {
 	// was not on disk after the block timeout (queue.sync = "always").
 	SyncLate uint64 `json:"sync_late,omitempty"`
 
+	// LostLetters counts the Dead that the dead letter file did not take.
+	LostLetters uint64 `json:"lost_letters,omitempty"`
+
 	// Breaker is "closed" when the endpoint is used normally and "open"
 	// when it is only probed.
 	Breaker string `json:"breaker"`
@@ -132,7 +135,7 @@ var dropNames = [dropReasons]string{
 
 // counters are what a queue counts, under its lock.
 type counters struct {
-	recovered, retried, syncLate uint64
+	recovered, retried, syncLate, lostLetters uint64
 
 	events   [kindEnd]EventCounts // by kind, 0 for damaged records
 	dropped  [dropReasons]uint64
@@ -205,7 +208,7 @@ func (q *queue) stats() EndpointStats {
 		Offered: total.Offered, Recovered: c.recovered,
 		Delivered: total.Delivered, Dead: total.Dead, Dropped: c.droppedByReason(), Forwarded: total.Forwarded,
 		Waiting: q.waiting, WaitingBytes: q.waitingBytes, InFlight: q.inFlight,
-		Attempts: c.attempts, Retried: c.retried, SyncLate: c.syncLate,
+		Attempts: c.attempts, Retried: c.retried, SyncLate: c.syncLate, LostLetters: c.lostLetters,
 		Breaker: "closed",
 		Latency: c.latency.summary(), Durations: c.latency.durations(),
 		Events: c.byEvent(q.limits.events),

@@ -59,6 +59,8 @@ var (
 		"Attempts after which the event went back to wait for another one.")
 	duration = metric("attempt_duration_seconds",
 		"How long attempts that got an HTTP status took.")
+	lostLetters = metric("lost_letters_total",
+		"Dead events that the dead letter file did not take.")
 	syncLate = metric("sync_late_total",
 		"Publishes that were acknowledged before their event was on disk.")
 	queueEvents = metric("queue_events",
@@ -115,6 +117,7 @@ func collect(ch chan<- prometheus.Metric, endpoint string, s *webhook.EndpointSt
 	count(recovered, s.Recovered)
 	count(retries, s.Retried)
 	count(syncLate, s.SyncLate)
+	count(lostLetters, s.LostLetters)
 
 	count(attempts, s.Attempts.Status2xx, "2xx")
 	count(attempts, s.Attempts.Status3xx, "3xx")

@@ -22,7 +22,7 @@ func full() source {
 	return source{Endpoints: map[string]webhook.EndpointStats{"orders": {
 		Offered: 100, Recovered: 7, Delivered: 80, Dead: 3, Dropped: map[string]uint64{"queue_full": 4, "corrupt": 1}, Forwarded: 5,
 		Waiting: 11, WaitingBytes: 2140, InFlight: 3,
-		Attempts: webhook.Attempts{Status2xx: 80, Status3xx: 1, Status4xx: 2, Status5xx: 41, Error: 6}, Retried: 48, SyncLate: 9,
+		Attempts: webhook.Attempts{Status2xx: 80, Status3xx: 1, Status4xx: 2, Status5xx: 41, Error: 6}, Retried: 48, SyncLate: 9, LostLetters: 2,
 		Breaker: "open", OldestWaitingMS: 1250,
 		Durations: webhook.Durations{
 			Buckets: []webhook.DurationBucket{{AtMost: time.Millisecond, Count: 20}, {AtMost: 2500 * time.Millisecond, Count: 120}},
@@ -72,6 +72,9 @@ mochi_webhook_events_total{endpoint="orders",event="unknown",outcome="forwarded"
 # HELP mochi_webhook_in_flight_events Events of attempts that are under way.
 # TYPE mochi_webhook_in_flight_events gauge
 mochi_webhook_in_flight_events{endpoint="orders"} 3
+# HELP mochi_webhook_lost_letters_total Dead events that the dead letter file did not take.
+# TYPE mochi_webhook_lost_letters_total counter
+mochi_webhook_lost_letters_total{endpoint="orders"} 2
 # HELP mochi_webhook_offered_total Events that a rule of the endpoint selected.
 # TYPE mochi_webhook_offered_total counter
 mochi_webhook_offered_total{endpoint="orders",event="on_client_connected"} 10
