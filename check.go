@@ -286,7 +286,7 @@ func (e *Endpoint) unused(isThere func(key string) bool, report func(key string,
 	if e.Queue.Type != DiskQueue && isThere(block+"sync") {
 		report(block+"sync", &invalid{"Unused setting", `has no effect without type = "disk"`})
 	}
-	if isThere("tls.key_password") && !isThere("tls.keyfile") && !e.TLS.Disabled {
+	if e.TLS.KeyPassword != "" && isThere("tls.key_password") && !isThere("tls.keyfile") && !e.TLS.Disabled {
 		report("tls.key_password", &invalid{"Unused setting", "has no effect without a keyfile"})
 	}
 }

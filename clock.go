@@ -74,13 +74,6 @@ func (c *clock) tick(now time.Time) time.Duration {
 	return next
 }
 
-// giveUpOld gives up all events that are too old, before the clock runs.
-func (c *clock) giveUpOld() {
-	for c.tick(time.Now()); len(c.jobs) > 0; {
-		c.tick(time.Now())
-	}
-}
-
 // kickClock makes the clock look again at what is due.
 func (q *queue) kickClock() {
 	select {

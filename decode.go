@@ -179,7 +179,9 @@ func (d *decoder) endpoint(s *section, e *Endpoint) {
 		d.refuse(s.body.place(key, s.span), err)
 	}
 	e.conflicts(report)
-	e.unused(func(key string) bool { return s.body.at(key) != nil }, report)
+	if !d.partial { // what lacks may be behind the mistake
+		e.unused(func(key string) bool { return s.body.at(key) != nil }, report)
+	}
 	for i := range e.Events {
 		written := d.rules[i]
 		e.ruleConflicts(&e.Events[i], func(key string, err error) {

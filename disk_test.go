@@ -152,6 +152,7 @@ func TestDiskSurvivesRestarts(t *testing.T) {
 		last[client] = n
 	}
 	h = startDisk(t, diskConfig(dir, nil), Options{Transport: got}, slog.New(slog.DiscardHandler))
+	_ = h.Stop()
 	if s := statsOf(t, h); s.Recovered != 0 {
 		t.Errorf("after everything was delivered: %+v", s)
 	}

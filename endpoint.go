@@ -128,9 +128,6 @@ func limitsOf(config *Endpoint) limits {
 }
 
 func (e *endpoint) start() {
-	if e.disk != nil {
-		e.clock.giveUpOld() // before a worker takes what was left too long
-	}
 	e.clock.ended.Go(e.clock.run)
 	e.pool.start()
 }

@@ -60,9 +60,10 @@ type pool struct {
 	retired bool         // no attempt begins any more; the queue's lock guards it
 	older   []*pool      // retired, with attempts in flight
 
-	// unsorted says that events do not come in the order of their age, so that
-	// the clock does not find all that are too old.
-	unsorted bool
+	// mayBeOld says that events may be too old though the clock has not found
+	// them: those that were on disk at the start, before it has come to them,
+	// or that do not come in the order of their age.
+	mayBeOld bool
 
 	lastFailure atomic.Pointer[outcome] // of any attempt
 
@@ -73,7 +74,7 @@ type pool struct {
 }
 
 func newPool(q *queue, config *Endpoint, log *slog.Logger, dial func() poster) *pool {
-	p := &pool{queue: q, config: config, log: log}
+	p := &pool{queue: q, config: config, log: log, mayBeOld: config.Queue.Type == DiskQueue}
 	p.formats = newFormats(config)
 	p.format = p.formats[0]
 	for range config.PoolSize {
@@ -127,7 +128,7 @@ func (w *worker) run() {
 // stack of where they end.
 func (w *worker) deliver() {
 	p, jobs := w.pool, w.jobs
-	if p.unsorted {
+	if p.mayBeOld {
 		if jobs = p.giveUpOld(jobs); len(jobs) == 0 {
 			p.queue.release(w, nil, result{})
 			return

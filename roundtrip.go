@@ -73,6 +73,9 @@ func (p *roundTripConn) post(req *request, now, deadline time.Time) (out outcome
 	body := &lentBody{bytes: req.body}
 	defer body.revoke()
 	resp, err := p.client.transport.RoundTrip(p.client.newRequest(ctx, req, p.sign, body, now))
+	if resp != nil && resp.Body != nil {
+		defer resp.Body.Close()
+	}
 	switch {
 	case err != nil && p.ctx.Err() != nil:
 		return canceledOutcome()
@@ -88,7 +91,6 @@ func (p *roundTripConn) post(req *request, now, deadline time.Time) (out outcome
 	if resp.Body != nil {
 		// As much as lets the transport use the connection again.
 		_, _ = io.CopyN(io.Discard, resp.Body, maxReplyBody+1)
-		_ = resp.Body.Close()
 	}
 	return statusOutcome(resp.StatusCode, parseRetryAfter(resp.Header.Get("Retry-After"), time.Now()))
 }

@@ -42,6 +42,11 @@ const (
 	// closeTimeout is how long NATS has to take the last that there is to tell.
 	closeTimeout = 400 * time.Millisecond
 
+	// unburiedFor is how long a worker whose dead letter was not taken says so. An
+	// event that still has to become one comes again before that, if not to
+	// another worker.
+	unburiedFor = time.Minute
+
 	// resetDelay is how long a partition rests that could not be worked on.
 	resetDelay = 5 * time.Second
 )
@@ -80,6 +85,7 @@ type source struct {
 	resting    map[int]time.Time  // partitions that are not to be taken before
 	failed     error              // of the last beat
 	unburied   error              // of the last dead letter
+	unburiedAt time.Time          // when that was
 	over       int                // beats in a row that said that this worker has more than its share
 	cuts       int                // how often the connection was lost
 
@@ -414,9 +420,11 @@ func (s *source) DeadLetter(ctx context.Context, id string, letter []byte) error
 			err = send()
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.unburied = err
+	if ctx.Err() == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.unburied, s.unburiedAt = err, time.Now()
+	}
 	return err
 }
 
@@ -430,7 +438,7 @@ func (s *source) Err() error {
 	switch refused := (*stream.Refused)(nil); {
 	case s.failed != nil:
 		return s.failed
-	case s.unburied != nil && !errors.As(s.unburied, &refused): // what is refused goes again without its body
+	case s.unburied != nil && time.Since(s.unburiedAt) < unburiedFor && !errors.As(s.unburied, &refused): // what is refused goes again without its body
 		return fmt.Errorf("dead letters: %w", s.unburied)
 	}
 	return nil

@@ -106,7 +106,10 @@ func serve(opts *options, cfg *webhook.Config, stdout, stderr io.Writer) error {
 	if err := addAuth(server, opts.allow); err != nil {
 		return err
 	}
+	hangups := make(chan os.Signal, 1)
 	if cfg != nil {
+		signal.Notify(hangups, syscall.SIGHUP)
+		defer signal.Stop(hangups)
 		// The last hook, so that it sees what the others let through.
 		err := server.AddHook(hook, &webhook.Options{
 			File:         opts.config,
@@ -121,11 +124,6 @@ func serve(opts *options, cfg *webhook.Config, stdout, stderr io.Writer) error {
 		return err
 	}
 	pages.Serve()
-	hangups := make(chan os.Signal, 1)
-	if cfg != nil {
-		signal.Notify(hangups, syscall.SIGHUP)
-		defer signal.Stop(hangups)
-	}
 	fmt.Fprintln(stdout, "listening on", clients.Addr())
 
 	reloadOn(ctx, hangups, hook)
