@@ -152,7 +152,6 @@ func TestDiskSurvivesRestarts(t *testing.T) {
 		last[client] = n
 	}
 	h = startDisk(t, diskConfig(dir, nil), Options{Transport: got}, slog.New(slog.DiscardHandler))
-	_ = h.Stop()
 	if s := statsOf(t, h); s.Recovered != 0 {
 		t.Errorf("after everything was delivered: %+v", s)
 	}
@@ -340,6 +339,7 @@ func TestDiskTooOld(t *testing.T) {
 	time.Sleep(age)
 	got := newCollector()
 	h = startDisk(t, diskConfig(dir, func(e *Endpoint) { e.Retry.MaxAge = age }), Options{Transport: got}, slog.New(slog.DiscardHandler))
+	_ = h.Stop()
 	if s := statsOf(t, h); s.Dead != 1000 || len(got.ids) != 0 {
 		t.Errorf("%d were sent, %+v", len(got.ids), s)
 	}
