@@ -144,7 +144,7 @@ func (e *Endpoint) fill(report func(field string, err error)) {
 		retry.MaxBackoff = min(retry.MinBackoff, longestBackoff)
 	}
 	if e.Body.MaxPayload == 0 && equalFold(string(e.Body.Encoding), string(Base62)) {
-		e.Body.MaxPayload, e.Body.maxOfBase62 = longestBase62, true
+		e.Body.MaxPayload = longestBase62
 	}
 	if r := &e.RateLimit; r.Burst == 0 && r.PerSecond > 0 {
 		r.Burst = min(max(int(math.Ceil(r.PerSecond/10)), 1), mostRate)

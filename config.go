@@ -91,8 +91,6 @@ type Body struct {
 	// Base62 to 256 KiB, because that encoding's cost is quadratic.
 	MaxPayload int64
 
-	maxOfBase62 bool // MaxPayload is the default of that encoding
-
 	// Format is the form of the whole body. Defaults to FormatNanoMQ.
 	Format Format
 

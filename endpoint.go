@@ -108,7 +108,7 @@ func limitsOf(config *Endpoint) limits {
 	for i := range config.Events {
 		rule := &config.Events[i]
 		l.events |= 1 << kindOf(rule.Event)
-		if most := rule.maxPayload(&config.Body); most != l.maxPayload {
+		if most := rule.maxPayload(&config.Body); most < l.maxPayload {
 			if l.ruleMax == nil {
 				l.ruleMax = make(map[uint32]int64)
 			}

@@ -77,7 +77,7 @@ func (q *queue) makeRoom(t *ticket) dropReason {
 // mostPayload is the longest payload of a rule's events.
 func (l *limits) mostPayload(rule uint32) int64 {
 	if rule != 0 {
-		if most, own := l.ruleMax[rule]; own {
+		if most, lower := l.ruleMax[rule]; lower {
 			return most
 		}
 	}

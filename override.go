@@ -7,12 +7,9 @@ import (
 	"slices"
 )
 
-// The longest payloads where nothing else is said: longestBase62 for that
-// encoding, because its cost is quadratic.
-const (
-	defaultMaxPayload = 8 << 20
-	longestBase62     = 256 << 10
-)
+// longestBase62 is the longest payload where base62 is the encoding and nothing
+// else is said, because that encoding's cost is quadratic.
+const longestBase62 = 256 << 10
 
 // key names the rule in records of events, which outlive the process and the
 // configuration, if the rule has settings of its own, else it is 0. It is a hash
@@ -51,14 +48,11 @@ func (e *Endpoint) particular() []Rule {
 	return slices.DeleteFunc(slices.Clone(e.Events), func(r Rule) bool { return r.key() == 0 })
 }
 
-// maxPayload is the longest payload of the rule's events: the endpoint's limit,
-// unless that is meant for another encoding.
+// maxPayload is the longest payload of the rule's events. The endpoint's limit
+// may be meant for another encoding.
 func (r *Rule) maxPayload(b *Body) int64 {
-	switch {
-	case r.Encoding == Base62 && b.Encoding != Base62:
+	if r.Encoding == Base62 && b.Encoding != Base62 {
 		return min(b.MaxPayload, longestBase62)
-	case r.Encoding != "" && r.Encoding != Base62 && b.maxOfBase62:
-		return defaultMaxPayload
 	}
 	return b.MaxPayload
 }

@@ -54,7 +54,7 @@ type queue struct {
 type limits struct {
 	ordered    bool
 	maxPayload int64
-	ruleMax    map[uint32]int64 // of rules with another maxPayload, by key
+	ruleMax    map[uint32]int64 // of rules with a lower maxPayload, by key
 	rate       RateLimit
 	queue      Queue
 	retry      Retry

@@ -132,7 +132,7 @@ var commonSettings = []setting[Endpoint]{
 	{key: "url", field: "URL", secret: true, read: func(d *decoder, n *node, e *Endpoint) { readURL(d, n, &e.URL) }, fill: func(e *Endpoint) error { return checkURL(e.URL) }},
 	{key: "headers", field: "Headers", secret: true, read: func(d *decoder, n *node, e *Endpoint) { readHeaders(d, n, &e.Headers) }},
 	field("body.encoding", "Body.Encoding", func(e *Endpoint) *Encoding { return &e.Body.Encoding }, choice(encodings)),
-	field("body.max_payload", "Body.MaxPayload", func(e *Endpoint) *int64 { return &e.Body.MaxPayload }, size(defaultMaxPayload)),
+	field("body.max_payload", "Body.MaxPayload", func(e *Endpoint) *int64 { return &e.Body.MaxPayload }, size(8<<20)),
 	field("body.format", "Body.Format", func(e *Endpoint) *Format { return &e.Body.Format }, choice(formats)),
 	field("body.source", "Body.Source", func(e *Endpoint) *string { return &e.Body.Source }, uriReference()),
 	field("body.node", "Body.Node", func(e *Endpoint) *string { return &e.Body.Node }, line()),
