@@ -98,23 +98,18 @@ func TestDeliveredKinds(t *testing.T) {
 	s.take()
 	s.subscribe(0, "will", "inline", "$SYS/broker/version")
 	p.fin()
-	b.waitFor(t, `message_delivered will p/pu->s qos0 "w"`)
 	if err := b.server.Publish("inline", []byte("i"), false, 0); err != nil {
 		t.Fatal(err)
 	}
-	b.waitFor(t, `message_delivered inline inline->s qos0 "i"`)
-	events := b.lines()
-	for _, want := range []string{
+	// The broker sends retained messages after the SUBACK, side by side with
+	// what others publish meanwhile.
+	b.waitFor(t,
 		`message_delivered retained p/pu->s qos1 retain "r"`,
 		`message_acked retained p/pu->s qos1 retain "r"`,
-		`message_delivered $SYS/broker/version ->s qos0 retain "` + mqtt.Version + `"`,
+		`message_delivered $SYS/broker/version ->s qos0 retain "`+mqtt.Version+`"`,
 		`message_delivered will p/pu->s qos0 "w"`,
 		`message_delivered inline inline->s qos0 "i"`,
-	} {
-		if !slices.Contains(events, want) {
-			t.Errorf("no %s in:\n\t%s", want, strings.Join(events, "\n\t"))
-		}
-	}
+	)
 }
 
 // What is refused, or answered with the wrong packet, is not acknowledged.
