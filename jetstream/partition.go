@@ -166,7 +166,7 @@ func (p *partition) settle(ctx context.Context) {
 	if last == "" {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout/2) // and then it has to be deleted
 	defer cancel()
 	_, _ = p.source.conn.RequestWithContext(ctx, last, []byte("+ACK")) // once more does no harm
 }
