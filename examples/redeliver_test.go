@@ -32,6 +32,7 @@ func TestBrokerRedeliver(t *testing.T) {
 	if got, want := p.stdout.String(), letters+": 2 events, 2 delivered\n"; got != want {
 		t.Errorf("stdout: got %q, want %q", got, want)
 	}
+	receiver.stdout.waitLine(t, `"payload":"two"`)
 	got := receiver.stdout.lines()[1:]
 	if len(got) != 2 || !strings.Contains(got[0], `"payload":"one"`) || !strings.Contains(got[1], `"payload":"two"`) {
 		t.Errorf("redelivered: %q", got)

@@ -105,18 +105,17 @@ func TestWorkerCutOff(t *testing.T) {
 // all that it has in memory, and comes again.
 func TestWithoutNATS(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
+	p := startProxy(t, "") // keeps the address for NATS
+	p.cut(true)
 	dir := t.TempDir()
 	start := func() *server.Server {
-		return startNATS(t, func(o *server.Options) { o.Port, o.StoreDir = port, dir })
+		s := startNATS(t, func(o *server.Options) { o.StoreDir = dir })
+		p.moveTo(s.ClientURL())
+		p.open()
+		return s
 	}
 	r := startReceiver(t)
-	cfg := config(r.URL, fmt.Sprintf("nats://127.0.0.1:%d", port), nil)
+	cfg := config(r.URL, p.url(), nil)
 	b := startBroker(t, cfg, 10)
 	b.publishAll(1000)
 	if s := b.Stats().Endpoints["orders"]; s.Waiting+s.InFlight != 1000 {
@@ -131,6 +130,7 @@ func TestWithoutNATS(t *testing.T) {
 	nats := start()
 	startWorker(t, cfg)
 	r.await(1000)
+	p.cut(true)
 	stopNATS(nats)
 	b.publishAll(1000)
 	start()
@@ -149,15 +149,16 @@ func startCluster(t testing.TB) []*server.Server {
 	t.Helper()
 	var ports []int
 	var routes []*url.URL
+	var held []net.Listener // so that nobody else takes the ports
 	for range 3 {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer l.Close()
+		held = append(held, l)
 		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
 		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
-		l.Close()
 	}
 	var servers []*server.Server
 	for i := range 3 {
@@ -170,6 +171,7 @@ func startCluster(t testing.TB) []*server.Server {
 		if err != nil {
 			t.Fatal(err)
 		}
+		held[i].Close()
 		go s.Start() // ends with Shutdown
 		if !s.ReadyForConnections(10 * time.Second) {
 			t.Fatal("NATS does not start")
@@ -207,17 +209,15 @@ func TestLeaderKilled(t *testing.T) {
 	r.await(n / 3)
 	b.publishAll(n / 3)
 	time.Sleep(time.Duration(rand.IntN(100)) * time.Millisecond)
-	killed := false
-	for _, s := range servers {
-		if s.JetStreamIsStreamLeader("$G", "MQTT_WEBHOOKS") {
-			stopNATS(s)
-			killed = true
-			break
+	eventually(t, 20*time.Second, func() string {
+		for _, s := range servers {
+			if s.JetStreamIsStreamLeader("$G", "MQTT_WEBHOOKS") {
+				stopNATS(s)
+				return ""
+			}
 		}
-	}
-	if !killed {
-		t.Error("the stream has no leader")
-	}
+		return "the stream has no leader"
+	})
 	b.publishAll(n / 3)
 	r.await(n)
 	awaitForwarded(t, b, n)

@@ -12,9 +12,9 @@ import (
 // A proxy stands before a NATS server, for a test to cut connections.
 type proxy struct {
 	listener net.Listener
-	to       string
 
 	mu    sync.Mutex
+	to    string
 	conns map[net.Conn]bool
 	shut  bool
 	hole  []byte        // from what has this in it on, a connection takes all and passes nothing on
@@ -30,7 +30,8 @@ func startProxy(t testing.TB, url string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{listener: l, to: strings.TrimPrefix(url, "nats://"), conns: make(map[net.Conn]bool), stalled: make(chan struct{}), ended: make(chan struct{})}
+	p := &proxy{listener: l, conns: make(map[net.Conn]bool), stalled: make(chan struct{}), ended: make(chan struct{})}
+	p.moveTo(url)
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {
@@ -54,7 +55,10 @@ func (p *proxy) url() string { return "nats://" + p.listener.Addr().String() }
 
 func (p *proxy) serve(c net.Conn) {
 	defer c.Close()
-	up, err := net.Dial("tcp", p.to)
+	p.mu.Lock()
+	to := p.to
+	p.mu.Unlock()
+	up, err := net.Dial("tcp", to)
 	if err != nil {
 		return
 	}
@@ -94,6 +98,13 @@ func (p *proxy) open() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.shut = false
+}
+
+// moveTo sets the server that new connections lead to.
+func (p *proxy) moveTo(url string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.to = strings.TrimPrefix(url, "nats://")
 }
 
 // swallow lets a connection swallow all that the client sends from what has text

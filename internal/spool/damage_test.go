@@ -229,8 +229,9 @@ func TestForgedRecords(t *testing.T) {
 	var forged []byte
 	for i := range victims {
 		ref := add(t, s, fmt.Sprintf("victim %d", i))
-		c := s.chunkOf(ref)
-		forged = append(forged, c.buf[ref.pos():]...)
+		s.mu.Lock()
+		forged = append(forged, s.chunkOf(ref).buf[ref.pos():]...)
+		s.mu.Unlock()
 	}
 	// And what somebody makes who knows all but the seed.
 	for pos := int64(0); pos < 1<<16; pos += alignment {
