@@ -91,50 +91,52 @@ func TestBlockComesInInOrder(t *testing.T) {
 // TestBlockTimeoutIsOne has a message wait for several endpoints that are full
 // and for another one's disk: together no longer than the block timeout.
 func TestBlockTimeoutIsOne(t *testing.T) {
-	const block = 300 * time.Millisecond
-	dir := t.TempDir()
-	endpoint := func(name string, q Queue) Endpoint {
-		q.Overflow, q.BlockTimeout = Block, block
-		return Endpoint{Name: name, URL: "http://127.0.0.1:1/", Events: []Rule{{Event: OnMessagePublish}}, Queue: q}
-	}
-	h := new(Hook)
-	if err := h.Init(&Options{Transport: unreachable, DrainTimeout: -1, Config: &Config{Endpoints: []Endpoint{
-		endpoint("full", Queue{Type: DiskQueue, Dir: dir, Sync: SyncAlways, MaxBytes: 1 << 20}),
-		endpoint("slow", Queue{Type: DiskQueue, Dir: dir, Sync: SyncAlways}),
-		endpoint("one", Queue{Capacity: 1}),
-		endpoint("two", Queue{Capacity: 1}),
-	}}}); err != nil {
-		t.Fatal(err)
-	}
-	defer h.Stop()
-	for _, e := range h.active.Load().endpoints {
-		e.queue.mu.Lock()
-		e.queue.limits.workers = 0 // what comes waits
-		e.queue.mu.Unlock()
-		if e.disk != nil {
-			e.disk.await = func(ctx context.Context, _ uint64) error { <-ctx.Done(); return ctx.Err() }
+	synctest.Test(t, func(t *testing.T) {
+		const block = 300 * time.Millisecond
+		dir := t.TempDir()
+		endpoint := func(name string, q Queue) Endpoint {
+			q.Overflow, q.BlockTimeout = Block, block
+			return Endpoint{Name: name, URL: "http://127.0.0.1:1/", Events: []Rule{{Event: OnMessagePublish}}, Queue: q}
 		}
-	}
-	pk := packets.Packet{
-		FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1},
-		TopicName:   "t", Payload: bytes.Repeat([]byte{'x'}, 600_000),
-	}
-	took := func(what string, f func()) {
-		t.Helper()
-		begin := time.Now()
-		f()
-		if d := time.Since(begin); d < block || d >= 2*block {
-			t.Errorf("%s took %v, block timeout %v", what, d, block)
+		h := new(Hook)
+		if err := h.Init(&Options{Transport: unreachable, DrainTimeout: -1, Config: &Config{Endpoints: []Endpoint{
+			endpoint("full", Queue{Type: DiskQueue, Dir: dir, Sync: SyncAlways, MaxBytes: 1 << 20}),
+			endpoint("slow", Queue{Type: DiskQueue, Dir: dir, Sync: SyncAlways}),
+			endpoint("one", Queue{Capacity: 1}),
+			endpoint("two", Queue{Capacity: 1}),
+		}}}); err != nil {
+			t.Fatal(err)
 		}
-	}
-	cl := hotClients(1)[0]
-	took("the disk", func() { pk, _ = h.OnPublish(cl, pk) })
-	h.OnPublished(cl, pk)
-	took("a full queue and the disk", func() { pk, _ = h.OnPublish(cl, pk) })
-	took("two full queues", func() { h.OnPublished(cl, pk) })
-	for name, want := range map[string]EndpointStats{"full": {SyncLate: 1, Dropped: map[string]uint64{"queue_full": 1}}, "slow": {SyncLate: 2}} {
-		if s := h.Stats().Endpoints[name]; s.SyncLate != want.SyncLate || s.Dropped["queue_full"] != want.Dropped["queue_full"] {
-			t.Errorf("%s: stats %+v", name, s)
+		defer h.Stop()
+		for _, e := range h.active.Load().endpoints {
+			e.queue.mu.Lock()
+			e.queue.limits.workers = 0 // what comes waits
+			e.queue.mu.Unlock()
+			if e.disk != nil {
+				e.disk.await = func(ctx context.Context, _ uint64) error { <-ctx.Done(); return ctx.Err() }
+			}
 		}
-	}
+		pk := packets.Packet{
+			FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1},
+			TopicName:   "t", Payload: bytes.Repeat([]byte{'x'}, 600_000),
+		}
+		took := func(what string, f func()) {
+			t.Helper()
+			begin := time.Now()
+			f()
+			if d := time.Since(begin); d != block {
+				t.Errorf("%s took %v, block timeout %v", what, d, block)
+			}
+		}
+		cl := hotClients(1)[0]
+		took("the disk", func() { pk, _ = h.OnPublish(cl, pk) })
+		h.OnPublished(cl, pk)
+		took("a full queue and the disk", func() { pk, _ = h.OnPublish(cl, pk) })
+		took("two full queues", func() { h.OnPublished(cl, pk) })
+		for name, want := range map[string]EndpointStats{"full": {SyncLate: 1, Dropped: map[string]uint64{"queue_full": 1}}, "slow": {SyncLate: 2}} {
+			if s := h.Stats().Endpoints[name]; s.SyncLate != want.SyncLate || s.Dropped["queue_full"] != want.Dropped["queue_full"] {
+				t.Errorf("%s: stats %+v", name, s)
+			}
+		}
+	})
 }

@@ -155,7 +155,7 @@ func TestOverridesInBatches(t *testing.T) {
 			got := newArrivals()
 			got.fail = 1
 			h := runHook(t, &Options{Transport: got, Config: overridingConfig("http://receiver.test/", func(e *Endpoint) {
-				e.Queue, e.Batch = queue, Batch{MaxEvents: 6}
+				e.Queue, e.Batch = queue, Batch{MaxEvents: 6, Linger: time.Minute}
 				e.Retry.MinBackoff, e.Retry.MaxBackoff = time.Millisecond, time.Millisecond
 				e.Events[1].Headers = []Header{{"A", "rule"}, {"B", "rule"}, {"Content-Type", "text/rule"}} // those of the first one
 			})})

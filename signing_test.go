@@ -95,7 +95,7 @@ func TestSignedRequests(t *testing.T) {
 			defer p.cancel()
 			for _, body := range []string{"{}", "", strings.Repeat("long", maxInlineBody)} {
 				req := &request{id: newEventID(0).append(nil), body: []byte(body)}
-				wantOutcome(t, p.post(req, time.Now(), time.Now().Add(5*time.Second)), delivered, 200, "")
+				wantOutcome(t, p.post(req, time.Now(), soon()), delivered, 200, "")
 			}
 			p.closeIdle()
 			if err := errors.Join(errs...); err != nil {

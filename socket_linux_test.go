@@ -13,12 +13,21 @@ func TestPostFullSocket(t *testing.T) {
 	checkLeaks(t)
 	const requests = 4
 	var bodies [requests]int
+	next := make(chan struct{}, requests) // a reply has been read
 	server := newRawServer(t, func(c *rawConn, _ int) {
 		_ = c.Conn.(*net.TCPConn).SetReadBuffer(8 << 10)
-		for range requests - 1 {
+		for i := range requests - 1 {
+			if i > 0 { // replies must not come together
+				select {
+				case <-next:
+				case <-c.closed:
+					return
+				}
+				time.Sleep(20 * time.Millisecond) // mostly behind the next request, which else looks again later
+			}
 			_ = c.say(replyOK)
-			time.Sleep(50 * time.Millisecond) // to be read, and not to come together
 		}
+		time.Sleep(100 * time.Millisecond) // in which the socket is full
 		for i := range bodies {
 			req, err := c.read()
 			if err != nil {
@@ -36,7 +45,8 @@ func TestPostFullSocket(t *testing.T) {
 		if i == 0 {
 			_ = p.raw.(*net.TCPConn).SetWriteBuffer(8 << 10)
 		}
-		p.last = time.Now()
+		p.last = time.Now().Add(time.Hour) // never idle: the next reply may be there
+		next <- struct{}{}
 	}
 	for i, n := range bodies {
 		if n != maxInlineBody-i {

@@ -51,6 +51,7 @@ func TestStageWakes(t *testing.T) {
 	for n := range events {
 		for begin := time.Now(); time.Since(begin) < time.Duration(n%100)*100*time.Nanosecond; { // a little later each time
 		}
+		stuck.Reset(time.Minute)
 		e.queue.offer(publishOf("c", "x"), false)
 		select {
 		case <-done:
