@@ -5,6 +5,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -429,6 +430,42 @@ func TestPublisherGone(t *testing.T) {
 	late.subscribe(0, "a")
 	late.expect(packets.Publish)
 	b.waitFor(t, `message_acked a p/pu->s qos1 "x"`, `message_delivered a p/pu->late qos0 retain "x"`)
+}
+
+// TestNamedWhileLeaving asks for the user name of a client whose session ends:
+// there is no moment without an answer.
+func TestNamedWhileLeaving(t *testing.T) {
+	h := new(Hook)
+	h.watch(messageKinds)
+	server := mqtt.New(&mqtt.Options{Logger: discardLogger()})
+	for i := range 1000 {
+		cl := server.NewClient(nil, "tcp", fmt.Sprint(i), false)
+		cl.Properties.Username = []byte("u")
+		s := h.sessions.lock(cl.ID)
+		s.cl.Store(cl)
+		h.sessions.unlock(s)
+		asked, ended := make(chan struct{}), make(chan struct{})
+		var asking sync.WaitGroup
+		asking.Go(func() {
+			close(asked)
+			for more := true; more; {
+				select {
+				case <-ended:
+					more = false
+				default:
+				}
+				if got := h.userOf(cl.ID); got != "u" {
+					t.Errorf("got %q", got)
+				}
+			}
+		})
+		<-asked
+		s = h.sessions.lock(cl.ID)
+		h.forget(s)
+		h.sessions.unlock(s)
+		close(ended)
+		asking.Wait()
+	}
 }
 
 func TestRecentNames(t *testing.T) {

@@ -352,9 +352,14 @@ func (h *Hook) forget(s *session) {
 		s.wait.Stop()
 		s.wait = nil
 	}
-	if cl := s.cl.Swap(nil); cl != nil && h.need(needMessages) {
+	cl := s.cl.Load()
+	if cl == nil {
+		return
+	}
+	if h.need(needMessages) { // first, as userOf takes no lock
 		h.names.add(cl.ID, view(cl.Properties.Username))
 	}
+	s.cl.Store(nil)
 }
 
 func isTakeover(cause error) bool {
