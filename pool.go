@@ -318,7 +318,11 @@ func (p *pool) conclude(w *worker, jobs []job, n int, out outcome, took time.Dur
 	q.mu.Lock()
 	probe := w.probe
 	q.attempted(out, took)
-	if w.target == q.gate.target {
+	if w.target != q.gate.target { // where nothing has failed yet
+		for i := range jobs {
+			jobs[i].result.backoff = 0
+		}
+	} else {
 		switch out.verdict {
 		case delivered:
 			closed = q.gate.succeeded()

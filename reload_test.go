@@ -313,6 +313,29 @@ func TestReloadToAnotherURL(t *testing.T) {
 	}
 }
 
+// TestReloadDuringAttempt changes the URL while an attempt at the old one is
+// under way, which then fails: the event goes to the new one at once.
+func TestReloadDuringAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := func(e *Endpoint) { e.Retry = Retry{MinBackoff: time.Hour, MaxBackoff: 2 * time.Hour, MaxAge: -1} }
+		h := runHook(t, &Options{Config: allPublishes("http://old/", slow), Transport: roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Host == "old" {
+				time.Sleep(time.Second)
+				return answer(500)
+			}
+			return answer(200)
+		})})
+		h.emit(publishOf("c", "1"))
+		h.emit(publishOf("c", "2"))
+		synctest.Wait()
+		mustReload(t, h, allPublishes("http://new/", slow))
+		time.Sleep(time.Second + time.Millisecond)
+		if s := h.Stats().Endpoints["default"]; s.Delivered != 2 || s.Retried != 1 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
 func TestReloadDisables(t *testing.T) {
 	got := newInbox()
 	url := got.serve(t, ok)
