@@ -79,7 +79,7 @@ func TestPahoV3(t *testing.T) {
 			}
 			b.waitFor(t, `message_acked a/b c/u->c/u qos2 "2"`)
 			do(c.Unsubscribe("a/+"))
-			c.Disconnect(250)
+			c.Disconnect(uint(rawTimeout.Milliseconds())) // at most
 			b.waitFor(t, "connect c/u", "connack c/u", "connected c/u",
 				"subscribe c/u a/+ qos2", "session_subscribed c/u a/+ qos2",
 				`message_publish c/u a/b qos0 "0"`, `message_delivered a/b c/u->c/u qos0 "0"`,

@@ -189,6 +189,8 @@ func startBroker(t testing.TB, kinds uint32, options ...brokerOption) *testBroke
 		InlineClient: true,
 		Logger:       discardLogger(),
 		Capabilities: mqtt.NewDefaultServerCapabilities(),
+
+		SysTopicResendInterval: 3600, // seconds: no $SYS messages between those of a test
 	})
 	hook := newTestHook(b.recorder, kinds)
 	b.hook = hook
@@ -280,6 +282,7 @@ func (b *testBroker) awaitGone(t testing.TB) {
 	for deadline := time.Now().Add(time.Second); b.open.open.Load() > 0 && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond) // nothing tells
 	}
+	b.awaitClients(t, 0) // one that became a client meanwhile is closed before it is gone
 }
 
 // awaitClients waits until so many clients are connected.

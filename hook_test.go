@@ -108,7 +108,7 @@ func TestGrammarEvents(t *testing.T) {
 			if err := os.WriteFile(file, []byte(host.ReplaceAllString(probe.Text, l.addr)), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			b, hook := startHooked(t, &Options{File: file})
+			b, hook := startHooked(t, &Options{File: file, DrainTimeout: 15 * time.Second})
 			c := mustConnect(t, b.addr, rawConnect{ID: "c", Clean: true})
 			c.publish("a/b/c", "hello", 1, false)
 			c.publish("t/x", "hello", 1, false)
@@ -130,7 +130,13 @@ func TestGrammarEvents(t *testing.T) {
 				}
 			}
 			got := make(map[string]int)
+			came := make(map[string]bool)
 			for _, req := range l.all() {
+				id := req.value("webhook-id")
+				if came[id] {
+					continue // sent again after a timeout
+				}
+				came[id] = true
 				if line := "POST " + path + " HTTP/1.1"; req.line != line {
 					t.Errorf("got %q, want %q", req.line, line)
 				}
@@ -207,6 +213,8 @@ func TestEndpointDelaysNobody(t *testing.T) {
 			p.disconnect(0)
 			b.awaitGone(t)
 			b.stop()
+			// A worker that gets no time is not waited for.
+			awaitTrue(t, "nothing is left", func() bool { s := hook.Stats().Endpoints["default"]; return s.Waiting+s.InFlight == 0 })
 			stats := hook.Stats().Endpoints["default"]
 			if checkSum(t, stats); stats.Delivered > 0 || stats.Waiting+stats.InFlight > 0 || stats.Offered < 2000 {
 				t.Errorf("after Stop: %+v", stats)
@@ -252,10 +260,10 @@ func TestRandomPacketsDelivered(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	l := newRequestLog(t)
-	opts := &Options{Config: new(Config)}
+	opts := &Options{Config: new(Config), DrainTimeout: 15 * time.Second} // the broker's close may take 20
 	for _, enc := range encodings {
 		opts.Config.Endpoints = append(opts.Config.Endpoints, Endpoint{
-			Name: string(enc), URL: l.url(), Body: Body{Encoding: enc}, Events: everything(),
+			Name: string(enc), URL: l.url(), Timeout: time.Minute, Body: Body{Encoding: enc}, Events: everything(),
 		})
 	}
 	b, hook := startHooked(t, opts)
@@ -269,6 +277,7 @@ func TestRandomPacketsDelivered(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	mustConnect(t, b.addr, rawConnect{ID: "after", Clean: true}).disconnect(0) // those before it are accepted
 	b.awaitGone(t)
 	b.stop()
 	var delivered uint64

@@ -108,7 +108,7 @@ func TestNoSecretLeaks(t *testing.T) {
 			file := filepath.Join(dir, "webhook.hcl")
 			text := fmt.Sprintf(`webhook {
 				url = "%s://alice:hunter2-url@%s/hunter2-path?token=hunter2-query"
-				cancel_timeout = 2000
+				cancel_timeout = 60000
 				breaker = { failures = 1, cooldown = "1ms" }
 				retry = { min_backoff = 1, max_backoff = 1 }
 				dead_letter.file = "dead.jsonl"
@@ -120,7 +120,7 @@ func TestNoSecretLeaks(t *testing.T) {
 				%s
 			}`, scheme, host, secretSettings, test.more)
 			if test.want == "timeout" {
-				text = strings.Replace(text, "2000", "100", 1)
+				text = strings.Replace(text, "60000", "100", 1)
 			}
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 				t.Fatal(err)

@@ -469,7 +469,7 @@ func TestRestoredSessions(t *testing.T) {
 			Properties: storage.ClientProperties{SessionExpiryInterval: expiry, SessionExpiryIntervalFlag: true}}
 	}
 	store := &storeHook{clients: []storage.Client{
-		client("over", 0), client("expires", 1), client("resumes", 100), client("discards", 100), client("stays", 100),
+		client("over", 0), client("expires", 3), client("resumes", 100), client("discards", 100), client("stays", 100),
 		{ID: "over4", ProtocolVersion: 4, Clean: true},
 	}}
 	for _, late := range []bool{false, true} {

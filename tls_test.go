@@ -230,7 +230,8 @@ func TestTLSConnections(t *testing.T) {
 			c.wait()
 		})
 		p := newTestConn(t, Endpoint{URL: "https://" + server.addr})
-		wantOutcome(t, p.post(testRequest("{}"), time.Now(), time.Now().Add(50*time.Millisecond)), failed, 0, "tls handshake: timeout after 50ms")
+		start := time.Now()
+		wantOutcome(t, p.post(testRequest("{}"), start, start.Add(500*time.Millisecond)), failed, 0, "tls handshake: timeout after 500ms")
 		<-accepted
 		go func() {
 			<-accepted
