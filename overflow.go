@@ -93,15 +93,15 @@ func (q *queue) refusal() dropReason {
 }
 
 // room reports whether an event of the given cost fits.
-func (q *queue) room(cost int64) bool {
-	l := &q.limits.queue
-	return (l.Capacity < 0 || q.waiting < l.Capacity) && (l.MaxBytes < 0 || q.waitingBytes+cost <= l.MaxBytes)
-}
+func (q *queue) room(cost int64) bool { return q.fits(1, cost) }
 
 // within reports whether what waits is within the limits.
-func (q *queue) within() bool {
+func (q *queue) within() bool { return q.fits(0, 0) }
+
+// fits reports whether so much more may wait.
+func (q *queue) fits(events int, bytes int64) bool {
 	l := &q.limits.queue
-	return (l.Capacity < 0 || q.waiting <= l.Capacity) && (l.MaxBytes < 0 || q.waitingBytes <= l.MaxBytes)
+	return (l.Capacity < 0 || q.waiting+events <= l.Capacity) && (l.MaxBytes < 0 || q.waitingBytes+bytes <= l.MaxBytes)
 }
 
 // refusedRoom reports whether an event of a refused connection fits: anybody

@@ -435,7 +435,8 @@ func (s *source) Err() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch refused := (*stream.Refused)(nil); {
+	var refused *stream.Refused
+	switch {
 	case s.failed != nil:
 		return s.failed
 	case s.unburied != nil && time.Since(s.unburiedAt) < unburiedFor && !errors.As(s.unburied, &refused): // what is refused goes again without its body
