@@ -29,6 +29,12 @@ type chaosEndpoint struct {
 	want  int
 }
 
+func (c *chaosEndpoint) counts() (total, again int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.total, c.again
+}
+
 // receive notes an event. One that is received for the first time must be the
 // next of its lane: all earlier ones have been received.
 func (c *chaosEndpoint) receive(body string) {
@@ -170,7 +176,8 @@ func TestChaos(t *testing.T) {
 			select {
 			case <-end.done:
 			case <-time.After(time.Minute + time.Duration(*chaosEvents)*5*time.Millisecond):
-				t.Errorf("not all of %d events came: %+v", end.want, statsOf(t, h))
+				total, _ := end.counts()
+				t.Errorf("%d of %d events came: %+v", total, end.want, statsOf(t, h))
 			}
 			took := time.Since(begin)
 			_ = h.Stop()
@@ -180,9 +187,7 @@ func TestChaos(t *testing.T) {
 			if int(s.Delivered) != *chaosEvents || s.Waiting+s.InFlight != 0 {
 				t.Errorf("stats %+v", s)
 			}
-			end.mu.Lock()
-			again := end.again
-			end.mu.Unlock()
+			_, again := end.counts()
 			t.Logf("%d events in %v, %d received again, %d samples; attempts %+v", *chaosEvents, took.Round(time.Millisecond), again, samples, s.Attempts)
 		})
 	}

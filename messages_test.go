@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -446,16 +447,13 @@ func TestNamedWhileLeaving(t *testing.T) {
 		s := h.sessions.lock(cl.ID)
 		s.cl.Store(cl)
 		h.sessions.unlock(s)
-		asked, ended := make(chan struct{}), make(chan struct{})
+		asked := make(chan struct{})
+		var ended atomic.Bool
 		var asking sync.WaitGroup
 		asking.Go(func() {
 			close(asked)
 			for more := true; more; {
-				select {
-				case <-ended:
-					more = false
-				default:
-				}
+				more = !ended.Load()
 				if got := h.userOf(cl.ID); got != "u" {
 					t.Errorf("got %q", got)
 				}
@@ -465,7 +463,7 @@ func TestNamedWhileLeaving(t *testing.T) {
 		s = h.sessions.lock(cl.ID)
 		h.forget(s)
 		h.sessions.unlock(s)
-		close(ended)
+		ended.Store(true)
 		asking.Wait()
 	}
 }

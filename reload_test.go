@@ -460,7 +460,8 @@ func TestReloadRemoves(t *testing.T) {
 		}
 		mustReload(t, h, allPublishes(good, nil))
 		<-h.departureOf("b").ended
-		if s := h.Stats().Endpoints["b"]; s.Waiting+s.InFlight != 5 || len(s.Dropped) > 0 {
+		awaitTrue(t, "all wait", func() bool { return h.Stats().Endpoints["b"].Waiting == 5 })
+		if s := h.Stats().Endpoints["b"]; len(s.Dropped) > 0 {
 			t.Errorf("removed: stats %+v", s)
 		}
 		awaitTrue(t, "the folder is free", func() bool { return h.Reload(onDisk(good)) == nil }) // nobody waits for a slow disk
@@ -541,15 +542,7 @@ func TestReloadAndStopRace(t *testing.T) {
 		}
 		wg.Go(func() { _ = h.Stop() })
 		wg.Wait()
-		// A worker that gets no time is not waited for.
-		awaitTrue(t, "nothing is left", func() bool {
-			for _, s := range h.Stats().Endpoints {
-				if s.Waiting+s.InFlight > 0 {
-					return false
-				}
-			}
-			return true
-		})
+		awaitEnd(t, h)
 		for name, s := range h.Stats().Endpoints {
 			if checkSum(t, s); s.Waiting+s.InFlight > 0 {
 				t.Errorf("%s: %+v", name, s)

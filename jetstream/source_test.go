@@ -18,7 +18,7 @@ type sink struct {
 
 	mu     sync.Mutex
 	leased time.Time // until when, as far as is known
-	over   bool      // it was said to be over when that was said
+	over   bool      // the last word was that it is over
 }
 
 func newSink() *sink {
