@@ -13,9 +13,9 @@ import (
 
 const (
 	// maxInlineBody is the longest body that is copied behind the head, so
-	// that one buffer goes out. A longer one goes out beside the head, from
-	// a goroutine: it may fill the socket while the server, which has
-	// answered already, no longer reads.
+	// that one buffer goes out. What the socket does not take at once of a
+	// longer one goes out from a goroutine: it may fill the socket while the
+	// server, which has answered already, no longer reads.
 	maxInlineBody = 16 << 10
 
 	// idleCheck is the age of the last request from which on a look at the
@@ -70,7 +70,7 @@ func (p *http1Conn) post(req *request, now, deadline time.Time) outcome {
 	p.build(req, now)
 	p.until = deadline
 	for {
-		if err := p.connect(now, len(req.body) > maxInlineBody); err != nil {
+		if err := p.connect(now); err != nil {
 			return p.fail(err, now)
 		}
 		rep, stale, err := p.exchange(req.body)
@@ -85,13 +85,13 @@ func (p *http1Conn) post(req *request, now, deadline time.Time) outcome {
 }
 
 // connect sees to it that there is a connection for a request that starts now.
-func (p *http1Conn) connect(now time.Time, long bool) error {
+func (p *http1Conn) connect(now time.Time) error {
 	if err := p.ctx.Err(); err != nil {
 		return err
 	}
 	if p.conn != nil {
 		var err error
-		if p.conn != p.raw || long { // only what Read and Write do can be extended
+		if p.conn != p.raw { // only what Read and Write do can be extended
 			err = p.arm(p.until)
 		} else if most := min(p.until.Sub(now)/2, lookAgain); p.armed.Sub(now) < most/2 || p.armed.Sub(now) > most {
 			err = p.arm(now.Add(most))
@@ -173,13 +173,10 @@ func (p *http1Conn) build(req *request, now time.Time) {
 func (p *http1Conn) exchange(body []byte) (rep reply, stale bool, err error) {
 	reused := p.used
 	p.used = true
-	var keep bool
-	var writeErr error
 	if len(body) <= maxInlineBody {
-		rep, keep, writeErr, err = p.exchangeShort(reused)
-	} else {
-		rep, keep, writeErr, err = p.exchangeLong(body)
+		body = nil // it is in out
 	}
+	rep, keep, writeErr, err := p.talk(body, reused)
 	if err != nil {
 		stale = reused && p.reader.n == 0 && !isTimeout(err)
 		err = exchangeError(writeErr, err)
@@ -192,30 +189,39 @@ func (p *http1Conn) exchange(body []byte) (rep reply, stale bool, err error) {
 	return rep, stale, err
 }
 
-// exchangeShort is exchange for a request that is in out.
-func (p *http1Conn) exchangeShort(reused bool) (rep reply, keep bool, writeErr, err error) {
-	wrote := 0
+// talk writes what is in out, and a body beside it, and reads the reply.
+func (p *http1Conn) talk(body []byte, reused bool) (rep reply, keep bool, writeErr, err error) {
+	out := p.out
 	if reused && p.conn == p.raw { // connect has seen to lookAgain
-		wrote, p.reader.there, writeErr, err = p.socket.exchange(p.out, p.reader.room())
+		var wrote int
+		wrote, p.reader.there, writeErr, err = p.socket.exchange(out, body, p.reader.room())
 		if err != nil {
 			return rep, false, nil, err
 		}
+		n := min(wrote, len(out))
+		out, body = out[n:], body[wrote-n:]
 	}
-	if writeErr == nil && wrote < len(p.out) {
-		_, writeErr = p.Write(p.out[wrote:])
+	if len(body) > 0 && writeErr == nil {
+		return p.talkBoth(out, body)
+	}
+	if len(out) > 0 && writeErr == nil {
+		_, writeErr = p.Write(out)
 	}
 	// Also after an error: the server may have answered and closed.
 	rep, keep, err = p.reader.read(p)
 	return rep, keep, writeErr, err
 }
 
-// exchangeLong is exchange for a long body: it reads while it writes, because
-// the reply may come before the body is written, and instead.
-func (p *http1Conn) exchangeLong(body []byte) (rep reply, keep bool, writeErr, err error) {
+// talkBoth reads while it writes what is left of out and of a long body, because
+// the reply may come before that is written, and instead.
+func (p *http1Conn) talkBoth(out, body []byte) (rep reply, keep bool, writeErr, err error) {
 	if p.wrote == nil {
 		p.wrote = make(chan error, 1)
 	}
-	p.vec = [2][]byte{p.out, body}
+	if err := p.arm(p.until); err != nil { // two calls cannot extend it
+		return rep, false, nil, &attemptError{"write", err}
+	}
+	p.vec = [2][]byte{out, body}
 	p.bufs = p.vec[:]
 	go func() {
 		_, err := p.bufs.WriteTo(p.conn)
@@ -225,6 +231,7 @@ func (p *http1Conn) exchangeLong(body []byte) (rep reply, keep bool, writeErr, e
 	// The attempt is over. If the server has read the whole body then its
 	// last write has succeeded, and a deadline no longer changes that.
 	_ = p.conn.SetWriteDeadline(longAgo)
+	p.armed = longAgo
 	writeErr = <-p.wrote
 	p.vec = [2][]byte{}
 	return rep, keep, writeErr, err

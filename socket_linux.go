@@ -24,12 +24,12 @@ type socket struct {
 	conn syscall.RawConn
 	talk func(fd uintptr) bool // made once, so that an exchange does not allocate
 
-	out, in  []byte
-	written  bool
-	wrote    int
-	read     int
-	writeErr error
-	readErr  error
+	out, body, in []byte
+	written       bool
+	wrote         int
+	read          int
+	writeErr      error
+	readErr       error
 }
 
 // socketOf returns nil for what is no TCP connection.
@@ -46,21 +46,22 @@ func socketOf(conn net.Conn) *socket {
 	return s
 }
 
-// exchange writes out, waits, and reads into in what has come of the reply.
+// exchange writes out and body, waits, and reads into in what has come of the
+// reply.
 //
 // It does only part of that, without an error, when something else ends it: a
 // full socket, the end of the connection, a deadline. The rest is for Write and
 // Read of the connection, which meet the same. Nor does it notice what was there
 // to read before it began: whoever calls it sees to it that a deadline ends it
 // soon, and looks then.
-func (s *socket) exchange(out, in []byte) (wrote, read int, writeErr, readErr error) {
+func (s *socket) exchange(out, body, in []byte) (wrote, read int, writeErr, readErr error) {
 	if s == nil {
 		return 0, 0, nil, nil
 	}
-	s.out, s.in, s.written, s.wrote, s.read = out, in, false, 0, 0
+	s.out, s.body, s.in, s.written, s.wrote, s.read = out, body, in, false, 0, 0
 	s.writeErr, s.readErr = nil, nil
 	_ = s.conn.Read(s.talk)
-	s.out, s.in = nil, nil
+	s.out, s.body, s.in = nil, nil, nil
 	return s.wrote, s.read, s.writeErr, s.readErr
 }
 
@@ -70,12 +71,12 @@ func (s *socket) exchange(out, in []byte) (wrote, read int, writeErr, readErr er
 func (s *socket) step(fd uintptr) (done bool) {
 	if !s.written {
 		s.written = true
-		n, errno := writeSocket(fd, s.out)
+		n, errno := writeSocket(fd, s.out, s.body)
 		s.wrote = n
 		if errno != 0 && errno != syscall.EAGAIN {
 			s.writeErr = os.NewSyscallError("write", errno)
 		}
-		return n < len(s.out)
+		return n < len(s.out)+len(s.body)
 	}
 	n, errno := readSocket(fd, s.in)
 	s.read = n

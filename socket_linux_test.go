@@ -1,6 +1,8 @@
 package webhook
 
 import (
+	"fmt"
+	"hash/crc32"
 	"net"
 	"strings"
 	"testing"
@@ -55,6 +57,42 @@ func TestPostFullSocket(t *testing.T) {
 	}
 	if !full {
 		t.Error("the socket took it all at once")
+	}
+	if n := server.accepted(); n != 1 {
+		t.Errorf("%d connections, want 1", n)
+	}
+}
+
+// TestPostFullSocketLong has long requests of which the socket takes a part at
+// once, in the middle of the head or of the body.
+func TestPostFullSocketLong(t *testing.T) {
+	checkLeaks(t)
+	server := newRawServer(t, func(c *rawConn, _ int) {
+		_ = c.Conn.(*net.TCPConn).SetReadBuffer(8 << 10)
+		for {
+			time.Sleep(20 * time.Millisecond) // in which the socket is full
+			req, err := c.read()
+			if err != nil {
+				return
+			}
+			_ = c.say("HTTP/1.1 200 OK\r\nX-Sum: " + fmt.Sprint(crc32.ChecksumIEEE([]byte(req.body))) + "\r\nContent-Length: 0\r\n\r\n")
+		}
+	})
+	p := newTestConn(t, Endpoint{URL: server.url()})
+	wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
+	_ = p.raw.(*net.TCPConn).SetWriteBuffer(8 << 10)
+	for i, part := range []string{"head", "body", "body again"} {
+		r := testRequest(strings.Repeat("0123456789", 6_000+i))
+		if part == "head" {
+			r.header = fmt.Appendf(nil, "x-long: %s\r\n", strings.Repeat("x", 50<<10))
+		}
+		wantOutcome(t, p.post(r, time.Now(), soon()), delivered, 200, "")
+		if got, want := string(p.reader.buf[:p.reader.n]), fmt.Sprint("X-Sum: ", crc32.ChecksumIEEE(r.body), "\r"); !strings.Contains(got, want) {
+			t.Errorf("full in the %s: %q, want %q", part, got, want)
+		}
+		if n := p.socket.wrote; n == 0 || n >= len(p.out)+len(r.body) || (n < len(p.out)) != (part == "head") {
+			t.Errorf("full in the %s: %d bytes written at once", part, n)
+		}
 	}
 	if n := server.accepted(); n != 1 {
 		t.Errorf("%d connections, want 1", n)

@@ -10,6 +10,6 @@ type socket struct{}
 
 func socketOf(net.Conn) *socket { return nil }
 
-func (*socket) exchange(out, in []byte) (wrote, read int, writeErr, readErr error) {
+func (*socket) exchange(out, body, in []byte) (wrote, read int, writeErr, readErr error) {
 	return 0, 0, nil, nil
 }
