@@ -104,6 +104,7 @@ type event struct {
 	conn uint64 // of laneConn: which connection
 
 	time      int64 // when it happened, Unix milliseconds, the hook's clock; 0 before emit: now
+	stamped   int64 // when it got its id, Unix nanoseconds, the hook's clock; no part of its record
 	published int64 // delivered and acked: when it was published, Unix milliseconds
 
 	client   string // clientid: whose event it is; for delivered and acked the receiver

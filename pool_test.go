@@ -67,8 +67,14 @@ func startFake(c Endpoint, answer func(req *request, deadline time.Time, cancele
 // publishOf is a message_publish event of a client.
 func publishOf(client, payload string) *event {
 	ms := time.Now().UnixMilli()
-	return &event{kind: kindPublish, id: newEventID(ms), time: ms, from: client, topic: "t", payload: []byte(payload)}
+	return &event{
+		kind: kindPublish, id: newEventID(ms), time: ms, stamped: stamps.Add(1),
+		from: client, topic: "t", payload: []byte(payload),
+	}
 }
+
+// stamps stands for the clock that puts events in order.
+var stamps atomic.Int64
 
 // payloadOf returns the payload in a body that has a plain one.
 func payloadOf(body []byte) string {

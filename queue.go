@@ -15,7 +15,7 @@ import (
 // and never across I/O, so that the counters add up at every moment.
 type queue struct {
 	mu     queueLock
-	stage  stage
+	stages stages
 	limits limits
 	store  store
 	seed   maphash.Seed
@@ -118,6 +118,7 @@ const (
 
 func newQueue(l limits, st store) *queue {
 	q := &queue{
+		stages:  newStages(),
 		limits:  l,
 		store:   st,
 		seed:    maphash.MakeSeed(),
@@ -145,6 +146,16 @@ func (q *queue) offer(ev *event, wait bool) (uint64, bool) {
 // until the block timeout is over. It returns the event's reference in the store, and whether it was
 // taken, as far as that can be said at once: of a disk it can.
 func (q *queue) offerWith(ev *event, p *patience) (uint64, bool) {
+	t := q.ticketOf(ev, 0)
+	if p == nil && len(ev.payload) <= maxSlot && !q.mu.eager.Load() {
+		if taken, full := q.stages.put(ev, &t); taken {
+			if full || q.mu.eager.Load() {
+				q.mu.visit()
+			}
+			return 0, false
+		}
+	}
+
 	// Encoded before the lock is taken, which others wait for. Beyond a
 	// slot's size the bytes are the store's to keep, so they have their own
 	// allocation.
@@ -155,14 +166,7 @@ func (q *queue) offerWith(ev *event, p *patience) (uint64, bool) {
 		rec = make([]byte, 0, recordSize(ev))
 	}
 	rec = appendRecord(rec, ev)
-	t := q.ticketOf(ev, len(rec))
-
-	if p == nil && len(rec) <= maxSlot && !q.mu.eager.Load() {
-		if full := q.stage.put(t, rec); full || q.mu.eager.Load() {
-			q.mu.visit()
-		}
-		return 0, false
-	}
+	t.size = uint32(len(rec))
 
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -180,7 +184,7 @@ func (q *queue) offerWith(ev *event, p *patience) (uint64, bool) {
 // ticketOf is the ticket of an event whose record has the given size.
 func (q *queue) ticketOf(ev *event, size int) ticket {
 	return ticket{
-		key: ev.laneKey(q.seed), time: ev.time, rule: ev.rule, size: uint32(size), payload: len(ev.payload),
+		key: ev.laneKey(q.seed), stamped: ev.stamped, time: ev.time, rule: ev.rule, size: uint32(size), payload: len(ev.payload),
 		kind: ev.kind, lane: ev.lane,
 	}
 }

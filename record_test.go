@@ -65,8 +65,8 @@ func TestRecordRoundTrip(t *testing.T) {
 	t.Run("every field", func(t *testing.T) {
 		ev := fullEvent()
 		for v, i := reflect.ValueOf(*ev), 0; i < v.NumField(); i++ {
-			if v.Field(i).IsZero() {
-				t.Errorf("the test leaves %s zero", v.Type().Field(i).Name)
+			if name := v.Type().Field(i).Name; v.Field(i).IsZero() && name != "stamped" { // which is in no record
+				t.Errorf("the test leaves %s zero", name)
 			}
 		}
 		for v, i := reflect.ValueOf(*ev.extra), 0; i < v.NumField(); i++ {

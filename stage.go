@@ -1,22 +1,47 @@
 package webhook
 
 import (
+	"math"
+	"math/bits"
+	"runtime"
 	"sync"
 	"sync/atomic"
 )
 
-// A stage takes events off the broker's goroutines while no worker could begin
-// on them: a copy under a lock that is held for a few nanoseconds. Whoever takes
-// the queue's lock next puts them in their lanes first, all at once, so that
-// nobody who looks at the queue can tell. What is done in a queue for an event
-// touches memory all over the place, which is cheap for many events in a row and
-// dear for cores in turn.
+// Stages take events off the broker's goroutines while no worker could begin on
+// them: an event is a copy behind others, in memory that hardly anybody else
+// touches. Whoever takes the queue's lock next puts them all in their lanes
+// first, so that nobody who looks at the queue can tell. What is done in a queue
+// for an event touches memory all over the place, which is cheap for many events
+// in a row and dear for cores in turn.
+//
+// The events of a lane are on one stage, so they keep their order. Those of all
+// stages come into the queue in the order in which they were stamped.
+type stages struct {
+	some  atomic.Uint64 // the stages that may have events, a bit each
+	all   []stage
+	merge []staged // room for absorb; the queue's lock guards it
+}
+
+const (
+	// stageLen is how many events a stage takes before somebody has to make
+	// room: enough to share the cost of the queue's lock.
+	stageLen = 64
+
+	// mostStages is how many bits there are for them.
+	mostStages = 64
+)
+
+// newStages makes a few more stages than processors can be about to use.
+func newStages() stages {
+	return stages{all: make([]stage, min(4*runtime.GOMAXPROCS(0), mostStages))}
+}
+
 type stage struct {
 	mu      sync.Mutex
 	filling staged
-	count   atomic.Int32 // of filling
-
-	spare staged // the queue's lock guards it
+	spare   staged   // the queue's lock guards it
+	_       [24]byte // to whole cache lines
 }
 
 // staged are events on their way into a queue, in their order.
@@ -28,6 +53,7 @@ type staged struct {
 // A ticket is what a queue needs to know of an event beside its record.
 type ticket struct {
 	key     uint64 // of its lane
+	stamped int64
 	time    int64
 	rule    uint32
 	size    uint32 // of the record
@@ -36,29 +62,35 @@ type ticket struct {
 	lane    laneKind
 }
 
-// stageLen is how many events a stage takes before somebody has to make room:
-// enough to share the cost of the queue's lock.
-const stageLen = 64
-
-// put takes an event and reports whether the stage is full. rec is copied.
-func (s *stage) put(t ticket, rec []byte) (full bool) {
-	s.mu.Lock()
-	s.filling.tickets = append(s.filling.tickets, t)
-	s.filling.records = append(s.filling.records, rec...)
-	n := len(s.filling.tickets)
-	s.count.Store(int32(n))
-	s.mu.Unlock()
-	return n >= stageLen
+// put takes an event, whose ticket t is, unless its record is too long, and
+// reports whether the stage is full.
+func (s *stages) put(ev *event, t *ticket) (taken, full bool) {
+	at := t.key >> 32 % uint64(len(s.all)) // a laneTable goes by the lower half
+	g := &s.all[at]
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	before := len(g.filling.records)
+	records := appendRecord(g.filling.records, ev)
+	size := len(records) - before
+	if size > maxSlot {
+		return false, false
+	}
+	t.size = uint32(size)
+	g.filling = staged{append(g.filling.tickets, *t), records}
+	n := len(g.filling.tickets)
+	if n == 1 {
+		s.some.Or(1 << at)
+	}
+	return true, n >= stageLen
 }
 
 // clear returns what is there, which is good until the next clear.
-func (s *stage) clear() staged {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := s.filling
-	s.filling = staged{s.spare.tickets[:0], s.spare.records[:0]}
-	s.spare = all
-	s.count.Store(0)
+func (g *stage) clear() staged {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	all := g.filling
+	g.filling = staged{g.spare.tickets[:0], g.spare.records[:0]}
+	g.spare = all
 	return all
 }
 
@@ -72,7 +104,7 @@ type queueLock struct {
 
 func (l *queueLock) Lock() {
 	l.Mutex.Lock()
-	if l.queue.stage.count.Load() > 0 {
+	if l.queue.stages.some.Load() != 0 {
 		l.queue.absorb()
 	}
 }
@@ -85,7 +117,7 @@ func (l *queueLock) Unlock() {
 	for {
 		eager := q.isEager()
 		l.eager.Store(eager)
-		if !eager || q.stage.count.Load() == 0 {
+		if !eager || q.stages.some.Load() == 0 {
 			break
 		}
 		q.absorb()
@@ -111,11 +143,33 @@ func (q *queue) isEager() bool {
 
 // absorb puts staged events in their lanes.
 func (q *queue) absorb() {
-	all := q.stage.clear()
-	for i := range all.tickets {
-		t := &all.tickets[i]
-		rec := all.records[:t.size]
-		all.records = all.records[t.size:]
-		q.enter(t, rec)
+	all := q.stages.merge[:0]
+	for set := q.stages.some.Swap(0); set != 0; set &= set - 1 {
+		if s := q.stages.all[bits.TrailingZeros64(set)].clear(); len(s.tickets) > 0 {
+			all = append(all, s)
+		}
+	}
+	q.stages.merge = all
+	for len(all) > 0 {
+		first, until := 0, int64(math.MaxInt64) // the one that is first, and when the others begin
+		for i := 1; i < len(all); i++ {
+			at := all[i].tickets[0].stamped
+			if begins := all[first].tickets[0].stamped; at < begins {
+				first, until = i, begins
+			} else {
+				until = min(until, at)
+			}
+		}
+		s := &all[first]
+		for len(s.tickets) > 0 && s.tickets[0].stamped <= until {
+			t := &s.tickets[0]
+			q.enter(t, s.records[:t.size])
+			s.tickets, s.records = s.tickets[1:], s.records[t.size:]
+		}
+		if len(s.tickets) == 0 {
+			last := len(all) - 1
+			*s = all[last]
+			all = all[:last]
+		}
 	}
 }

@@ -2,35 +2,50 @@ package webhook
 
 import (
 	"fmt"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
 )
 
-// TestStageIsSeen offers events while no worker waits: whoever looks sees them, in
-// their order, however many are still on the stage.
+// TestStageIsSeen offers events of several clients while no worker waits: whoever
+// looks sees them, in the order in which they came, however many are still staged.
 func TestStageIsSeen(t *testing.T) {
 	c := defaultEndpoint()
 	q := newQueue(limitsOf(&c), new(memory))
 	q.mu.visit() // nobody waits for events: from now on they are staged
-	most := 0
-	for n := 1; n <= 1000; n++ {
-		q.offer(publishOf("c", fmt.Sprint(n)), false)
-		most = max(most, int(q.stage.count.Load()))
-		if n%77 == 0 {
-			if s := q.stats(); s.Offered != uint64(n) || s.Waiting != n {
-				t.Fatalf("after %d events: %+v", n, s)
+	most, used := 0, 0
+	for n := 1; n <= 3000; n++ {
+		ev := publishOf(fmt.Sprint("client", n*n%37), fmt.Sprint(n))
+		ev.stamped = int64(n / 2) // now and then at the same moment, which tells nothing
+		q.offer(ev, false)
+		staged, stages := 0, 0
+		for i := range q.stages.all {
+			n := len(q.stages.all[i].filling.tickets)
+			staged, most, stages = staged+n, max(most, n), stages+min(n, 1)
+		}
+		used = max(used, stages)
+		if n%777 == 0 {
+			if s := q.stats(); staged == 0 || s.Offered != uint64(n) || s.Waiting != n {
+				t.Fatalf("after %d events, %d of them staged: %+v", n, staged, s)
 			}
 		}
 	}
-	if most != stageLen-1 {
-		t.Errorf("at most %d events were staged, want %d", most, stageLen-1)
+	if most != stageLen-1 || used < 2 {
+		t.Errorf("at most %d events were on a stage, want %d, and %d stages were in use, want more than one", most, stageLen-1, used)
 	}
-	for i, j := range q.takeWaiting(1001) {
+	last := make(map[string]int)
+	for i, j := range q.takeWaiting(3001) {
 		var ev event
-		if err := decodeRecord(j.rec, &ev); err != nil || string(ev.payload) != fmt.Sprint(i+1) {
-			t.Fatalf("event %d is %q, %v", i+1, ev.payload, err)
+		err := decodeRecord(j.rec, &ev)
+		n, _ := strconv.Atoi(string(ev.payload))
+		if at := i + 1; err != nil || n/2 != at/2 {
+			t.Fatalf("event %d is %q, %v", at, ev.payload, err)
 		}
+		if n <= last[ev.from] {
+			t.Fatalf("event %d of %s came after %d", n, ev.from, last[ev.from])
+		}
+		last[ev.from] = n
 	}
 }
 

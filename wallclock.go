@@ -8,19 +8,25 @@ import (
 // A wallClock tells the time of day by one look at the monotonic clock, half of
 // what time.Now costs. It sets itself by the real one as soon as that was long
 // ago, so it follows a clock that is set, too.
-type wallClock struct{ base atomic.Pointer[time.Time] }
+type wallClock struct{ last atomic.Pointer[moment] }
+
+// A moment is a time by the monotonic clock and by the real one.
+type moment struct {
+	at       time.Time
+	unixNano int64
+}
 
 // setAfter is how long the wall clock is not looked at.
 const setAfter = 50 * time.Millisecond
 
-// unixMilli returns the time in Unix milliseconds.
-func (c *wallClock) unixMilli() int64 {
-	if base := c.base.Load(); base != nil {
-		if since := time.Since(*base); since < setAfter {
-			return base.Add(since).UnixMilli()
+// unixNano returns the time in Unix nanoseconds.
+func (c *wallClock) unixNano() int64 {
+	if s := c.last.Load(); s != nil {
+		if since := time.Since(s.at); since < setAfter {
+			return s.unixNano + int64(since)
 		}
 	}
 	now := time.Now()
-	c.base.Store(&now)
-	return now.UnixMilli()
+	c.last.Store(&moment{now, now.UnixNano()})
+	return now.UnixNano()
 }

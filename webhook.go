@@ -297,8 +297,9 @@ type record struct {
 // stamp gives an event its id, its number if one is wanted, and its time if it
 // has none. The caller ends the turn that comes with a number.
 func (h *Hook) stamp(ev *event, a *active) *turn {
+	ev.stamped = h.now.unixNano()
 	if ev.time == 0 {
-		ev.time = h.now.unixMilli()
+		ev.time = ev.stamped / int64(time.Millisecond)
 	}
 	ev.id = newEventID(ev.time)
 	if a.wants&wantSeq != 0 {
