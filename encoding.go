@@ -66,12 +66,7 @@ func appendMessage(dst []byte, ev *event, enc Encoding) []byte {
 	dst = append(dst, `"ts":`...)
 	dst = strconv.AppendInt(dst, ts, 10)
 	dst = appendText(dst, `,"topic":"`, ev.topic)
-	dst = append(dst, `,"retain":`...)
-	dst = strconv.AppendBool(dst, ev.retain)
-	dst = append(dst, `,"qos":`...)
-	dst = strconv.AppendUint(dst, uint64(ev.qos), 10)
-	dst = appendAction(dst, ev)
-	dst = appendName(dst, `,"from_username":"`, ev.fromUser)
+	dst = appendName(dst, middles[ev.kind][ev.qos&3][b2u(ev.retain)], ev.fromUser)
 	dst = appendText(dst, `,"from_client_id":"`, ev.from)
 	if ev.kind != kindPublish {
 		dst = appendClient(dst, ev)
@@ -79,6 +74,19 @@ func appendMessage(dst []byte, ev *event, enc Encoding) []byte {
 	dst = append(dst, `,"payload":"`...)
 	return appendPayload(dst, ev.payload, enc)
 }
+
+// middles has what stands between topic and user name in the message events, by
+// kind, QoS and the retain flag: one copy instead of seven, some of a byte.
+var middles = func() (middles [kindEnd][4][2]string) {
+	for k := kindPublish; k < kindEnd; k++ {
+		for qos := range middles[k] {
+			for i, retain := range []bool{false, true} {
+				middles[k][qos][i] = fmt.Sprintf(`,"retain":%t,"qos":%d,"action":"%s","from_username":"`, retain, qos, kinds[k].action)
+			}
+		}
+	}
+	return middles
+}()
 
 // appendPayload appends a payload in its encoding and the closing quote. What
 // JSON cannot carry as text goes as base64 and is marked: nothing is lost.
