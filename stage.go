@@ -67,20 +67,22 @@ type ticket struct {
 func (s *stages) put(ev *event, t *ticket) (taken, full bool) {
 	at := t.key >> 32 % uint64(len(s.all)) // a laneTable goes by the lower half
 	g := &s.all[at]
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	g.mu.Lock() // given back without defer, which shows
 	before := len(g.filling.records)
 	records := appendRecord(g.filling.records, ev)
 	size := len(records) - before
 	if size > maxSlot {
+		g.mu.Unlock()
 		return false, false
 	}
 	t.size = uint32(size)
-	g.filling = staged{append(g.filling.tickets, *t), records}
+	g.filling.records = records
+	g.filling.tickets = append(g.filling.tickets, *t)
 	n := len(g.filling.tickets)
 	if n == 1 {
 		s.some.Or(1 << at)
 	}
+	g.mu.Unlock()
 	return true, n >= stageLen
 }
 
