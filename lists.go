@@ -10,6 +10,7 @@ package webhook
 type ageList struct {
 	head, tail uint32
 	cursor     uint32 // no entry before it waits; 0 is the end of the list
+	seen       uint32 // see look
 }
 
 func (a *ageList) push(entries *slab[entry], at uint32) {
@@ -40,6 +41,18 @@ func (a *ageList) remove(entries *slab[entry], at uint32) {
 		a.tail = e.older
 	} else {
 		entries.at(e.newer).older = e.older
+	}
+}
+
+// look reads a little of what removing the entries of jobs is about to change,
+// for the reason that batch.look has.
+func (a *ageList) look(entries *slab[entry], jobs []job) {
+	for i := range jobs {
+		a.seen += entries.at(jobs[i].entry).older
+	}
+	for i := range jobs {
+		e := entries.at(jobs[i].entry)
+		a.seen += entries.at(e.older).newer + entries.at(e.newer).older
 	}
 }
 

@@ -170,12 +170,11 @@ func decodeRecord(rec []byte, ev *event) error {
 	case k >= kindEnd || fields&^knownFields != 0:
 		return fmt.Errorf("%w: kind %d, fields %#x", errRecordNewer, k, fields)
 	}
-	*ev = event{
-		id:       eventID(rec[6:recordHeader]),
-		kind:     k,
-		retain:   fields&flagRetain != 0,
-		accepted: fields&flagAccepted != 0,
-	}
+	*ev = event{} // fields in it would be copied once more
+	ev.id = eventID(rec[6:recordHeader])
+	ev.kind = k
+	ev.retain = fields&flagRetain != 0
+	ev.accepted = fields&flagAccepted != 0
 	ev.time = int64(binary.BigEndian.Uint64(ev.id[:8]) >> 16)
 	r := recordReader{rest: rec[recordHeader:], fields: fields}
 	ev.client = r.text(bitClient)

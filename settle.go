@@ -69,6 +69,9 @@ func (q *queue) finish(jobs []job, r result) {
 // that go back to it must come in one call.
 func (q *queue) settle(jobs []job) {
 	within := q.within()
+	if len(jobs) > 1 {
+		q.age.look(&q.entries, jobs)
+	}
 	for i := len(jobs) - 1; i >= 0; i-- { // those that go back to their lane's front must end up in order
 		j := &jobs[i]
 		e, r := q.entries.at(j.entry), &j.result
