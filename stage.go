@@ -32,16 +32,18 @@ const (
 	mostStages = 64
 )
 
-// newStages makes a few more stages than processors can be about to use.
+// newStages makes more stages than processors can be about to use, so that two
+// rarely meet on one.
 func newStages() stages {
 	return stages{all: make([]stage, min(4*runtime.GOMAXPROCS(0), mostStages))}
 }
 
+// A stage is one of them, on cache lines of its own.
 type stage struct {
 	mu      sync.Mutex
 	filling staged
-	spare   staged   // the queue's lock guards it
-	_       [24]byte // to whole cache lines
+	spare   staged // the queue's lock guards it
+	_       [24]byte
 }
 
 // staged are events on their way into a queue, in their order.
