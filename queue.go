@@ -11,7 +11,7 @@ import (
 // delivery, and decides which goes out next. Events of one lane go out one
 // after the other, retries included; lanes do not wait for each other.
 //
-// Everything is under one lock, held for a few hundred nanoseconds at a time
+// Everything is under one lock, held for some hundred nanoseconds for each event
 // and never across I/O, so that the counters add up at every moment.
 type queue struct {
 	mu     queueLock
@@ -147,13 +147,11 @@ func (q *queue) offer(ev *event, wait bool) (uint64, bool) {
 // taken, as far as that can be said at once: of a disk it can.
 func (q *queue) offerWith(ev *event, p *patience) (uint64, bool) {
 	t := q.ticketOf(ev, 0)
-	if p == nil && len(ev.payload) <= maxSlot && !q.mu.eager.Load() {
-		if taken, full := q.stages.put(ev, &t); taken {
-			if full || q.mu.eager.Load() {
-				q.mu.visit()
-			}
-			return 0, false
+	if p == nil && !q.mu.eager.Load() && ev.isShort() {
+		if full := q.stages.put(ev, &t); full || q.mu.eager.Load() {
+			q.mu.visit()
 		}
+		return 0, false
 	}
 
 	// Encoded before the lock is taken, which others wait for. Beyond a

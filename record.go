@@ -88,6 +88,19 @@ func recordSize(ev *event) int {
 		numberSize(uint64(ev.qos)) + numberSize(uint64(ev.lane)) + numberSize(uint64(ev.rule))
 }
 
+// isShort reports whether the record of ev surely fits into a slot: what is not
+// text takes less than 256 bytes.
+func (ev *event) isShort() bool {
+	n := len(ev.client) + len(ev.username) + len(ev.from) + len(ev.fromUser) +
+		len(ev.topic) + len(ev.payload) + len(ev.reason) + len(ev.ip)
+	if ev.extra != nil {
+		for _, text := range ev.extra.texts() {
+			n += len(text)
+		}
+	}
+	return n <= maxSlot-256
+}
+
 func textSize(n int) int { return n + numberSize(uint64(n)) }
 
 // numberSize returns the length of x as uvarint, 0 for a zero, which is left
@@ -192,7 +205,7 @@ func decodeRecord(rec []byte, ev *event) error {
 	ev.conn = r.number(bitConn, math.MaxUint64)
 	ev.keepalive = uint16(r.number(bitKeepalive, math.MaxUint16))
 	ev.protoVer = byte(r.number(bitProtoVer, math.MaxUint8))
-	ev.qos = byte(r.number(bitQoS, math.MaxUint8))
+	ev.qos = byte(r.number(bitQoS, 3))
 	ev.lane = laneKind(r.number(bitLane, uint64(laneConn)))
 	if ev.extra != nil {
 		r.extraNumbers(ev.extra)

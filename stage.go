@@ -18,32 +18,37 @@ import (
 // The events of a lane are on one stage, so they keep their order. Those of all
 // stages come into the queue in the order in which they were stamped.
 type stages struct {
-	some  atomic.Uint64 // the stages that may have events, a bit each
+	some  atomic.Uint64 // the stages that have events, a bit each
 	all   []stage
+	most  int      // events on each, before somebody has to make room
 	merge []staged // room for absorb; the queue's lock guards it
 }
 
 const (
-	// stageLen is how many events a stage takes before somebody has to make
-	// room: enough to share the cost of the queue's lock.
-	stageLen = 64
+	// mostStages is enough for two broker goroutines to meet rarely.
+	mostStages = 16
 
-	// mostStages is how many bits there are for them.
-	mostStages = 64
+	// mostStaged is how many events are staged at most, give or take: enough to
+	// share the cost of the queue's lock, not so many that it is held for long.
+	mostStaged = 512
+
+	// mostRecords is how many bytes of records a stage takes before somebody has
+	// to make room. A stage keeps memory for twice that.
+	mostRecords = 8 << 10
 )
 
-// newStages makes more stages than processors can be about to use, so that two
-// rarely meet on one.
 func newStages() stages {
-	return stages{all: make([]stage, min(4*runtime.GOMAXPROCS(0), mostStages))}
+	n := min(4*runtime.GOMAXPROCS(0), mostStages)
+	return stages{all: make([]stage, n), most: mostStaged / n}
 }
 
-// A stage is one of them, on cache lines of its own.
+// A stage is one of them, far enough from the next one not to share a cache line
+// with it.
 type stage struct {
 	mu      sync.Mutex
 	filling staged
 	spare   staged // the queue's lock guards it
-	_       [24]byte
+	_       [cacheLine]byte
 }
 
 // staged are events on their way into a queue, in their order.
@@ -64,38 +69,50 @@ type ticket struct {
 	lane    laneKind
 }
 
-// put takes an event, whose ticket t is, unless its record is too long, and
-// reports whether the stage is full.
-func (s *stages) put(ev *event, t *ticket) (taken, full bool) {
+// put takes a short event, whose ticket t is, and reports whether the stage is
+// full.
+func (s *stages) put(ev *event, t *ticket) (full bool) {
 	at := t.key >> 32 % uint64(len(s.all)) // a laneTable goes by the lower half
 	g := &s.all[at]
 	g.mu.Lock() // given back without defer, which shows
 	before := len(g.filling.records)
-	records := appendRecord(g.filling.records, ev)
-	size := len(records) - before
-	if size > maxSlot {
-		g.mu.Unlock()
-		return false, false
-	}
-	t.size = uint32(size)
-	g.filling.records = records
+	g.filling.records = appendRecord(g.filling.records, ev)
+	t.size = uint32(len(g.filling.records) - before)
 	g.filling.tickets = append(g.filling.tickets, *t)
 	n := len(g.filling.tickets)
 	if n == 1 {
 		s.some.Or(1 << at)
 	}
+	full = n >= s.most || len(g.filling.records) >= mostRecords
 	g.mu.Unlock()
-	return true, n >= stageLen
+	return full
 }
 
-// clear returns what is there, which is good until the next clear.
-func (g *stage) clear() staged {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	all := g.filling
-	g.filling = staged{g.spare.tickets[:0], g.spare.records[:0]}
-	g.spare = all
-	return all
+// clear returns what is staged, stage by stage, which is good until the next
+// clear. Stages are locked until it has found no other one that has events: what
+// is left out then was not there before anything that is not.
+func (s *stages) clear() []staged {
+	var held uint64
+	for {
+		set := s.some.Load() &^ held
+		if set == 0 {
+			break
+		}
+		held |= set
+		for ; set != 0; set &= set - 1 {
+			s.all[bits.TrailingZeros64(set)].mu.Lock()
+		}
+	}
+	s.some.And(^held)
+	clear(s.merge) // it may hold memory that a stage has outgrown
+	s.merge = s.merge[:0]
+	for ; held != 0; held &= held - 1 {
+		g := &s.all[bits.TrailingZeros64(held)]
+		g.filling, g.spare = staged{g.spare.tickets[:0], g.spare.records[:0]}, g.filling
+		s.merge = append(s.merge, g.spare)
+		g.mu.Unlock()
+	}
+	return s.merge
 }
 
 // A queueLock is the lock of a queue. Who has it sees all events that were
@@ -114,8 +131,8 @@ func (l *queueLock) Lock() {
 }
 
 // Unlock says first whether offers have to take the lock from now on. An offer
-// that was staged before that may not have seen it; one that is staged later
-// does.
+// looks after its event was staged: either it sees what Unlock said, or Unlock
+// sees the event.
 func (l *queueLock) Unlock() {
 	q := l.queue
 	for {
@@ -147,13 +164,7 @@ func (q *queue) isEager() bool {
 
 // absorb puts staged events in their lanes.
 func (q *queue) absorb() {
-	all := q.stages.merge[:0]
-	for set := q.stages.some.Swap(0); set != 0; set &= set - 1 {
-		if s := q.stages.all[bits.TrailingZeros64(set)].clear(); len(s.tickets) > 0 {
-			all = append(all, s)
-		}
-	}
-	q.stages.merge = all
+	all := q.stages.clear()
 	for len(all) > 0 {
 		first, until := 0, int64(math.MaxInt64) // the one that is first, and when the others begin
 		for i := 1; i < len(all); i++ {

@@ -3,9 +3,11 @@ package webhook
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 )
 
 // TestStageIsSeen offers events of several clients while no worker waits: whoever
@@ -31,8 +33,8 @@ func TestStageIsSeen(t *testing.T) {
 			}
 		}
 	}
-	if most != stageLen-1 || used < 2 {
-		t.Errorf("at most %d events were on a stage, want %d, and %d stages were in use, want more than one", most, stageLen-1, used)
+	if most != q.stages.most-1 || used < 2 {
+		t.Errorf("at most %d events were on a stage, want %d, and %d stages were in use, want more than one", most, q.stages.most-1, used)
 	}
 	last := make(map[string]int)
 	for i, j := range q.takeWaiting(3001) {
@@ -46,6 +48,60 @@ func TestStageIsSeen(t *testing.T) {
 			t.Fatalf("event %d of %s came after %d", n, ev.from, last[ev.from])
 		}
 		last[ev.from] = n
+	}
+}
+
+// TestStageInOrder offers events of many clients one after the other while
+// somebody looks all the time: they come into the queue in their order.
+func TestStageInOrder(t *testing.T) {
+	const events = 50000
+	c := defaultEndpoint()
+	c.Queue.Capacity = -1
+	q := newQueue(limitsOf(&c), new(memory))
+	q.mu.visit()
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				q.mu.visit()
+			}
+		}
+	})
+	for n := range events {
+		q.offer(publishOf(fmt.Sprint("client", n%37), fmt.Sprint(n)), false)
+	}
+	close(done)
+	wg.Wait()
+	for i, j := range q.takeWaiting(events + 1) {
+		var ev event
+		if err := decodeRecord(j.rec, &ev); err != nil || string(ev.payload) != fmt.Sprint(i) {
+			t.Fatalf("event %d is %q, %v", i, ev.payload, err)
+		}
+	}
+}
+
+// TestStageMemory is about what stages keep after a burst: nothing else bounds it.
+func TestStageMemory(t *testing.T) {
+	c := defaultEndpoint()
+	c.Queue.Capacity = 10
+	q := newQueue(limitsOf(&c), new(memory))
+	q.mu.visit()
+	for n := range 20000 {
+		q.offer(publishOf(fmt.Sprint("client", n%997), strings.Repeat("x", n%900)), false)
+	}
+	kept := 0
+	for i := range q.stages.all {
+		g := &q.stages.all[i]
+		for _, s := range []staged{g.filling, g.spare} {
+			kept += cap(s.records) + cap(s.tickets)*int(unsafe.Sizeof(ticket{}))
+		}
+	}
+	if most := 2 * (len(q.stages.all)*2*mostRecords + 2*mostStaged*int(unsafe.Sizeof(ticket{}))); kept > most {
+		t.Errorf("%d bytes kept, want at most %d", kept, most)
 	}
 }
 
