@@ -66,7 +66,7 @@ func (w *worker) prepareBatch(jobs []job) (n int, err error) {
 // cacheLine is the usual size of one, in bytes.
 const cacheLine = 64
 
-// look reads a little of everything that is about to be read in full. Records
+// look reads a little of all that the batch is about to be made of. Records
 // lie all over the memory, and other processors have written them; loads that do
 // nothing else wait for all of that at once, instead of for one record after the
 // other.

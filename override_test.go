@@ -357,7 +357,7 @@ func TestRuleKeys(t *testing.T) {
 		Event: OnMessagePublish, Topic: "a/#", Except: []string{"a/b"}, Clients: []string{"c"}, Users: []string{"u"}, Listeners: []string{"l"},
 		WithoutInline: true, Encoding: Base64,
 	}
-	const want = 0xcd661509
+	const want uint32 = 0xcd661509
 	if got := rule.key(); got != want {
 		t.Errorf("key %#x, want %#x", got, want)
 	}

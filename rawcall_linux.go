@@ -22,8 +22,9 @@ func writeSocket(fd uintptr, b, more []byte) (int, syscall.Errno) {
 	return rawCall(syscall.SYS_WRITEV, fd, unsafe.Pointer(&both), len(both))
 }
 
-// rawCall makes a system call that does not block on what lies at p. n is 0 after
-// an error.
+// rawCall makes a system call about what lies at p, which must not block and not
+// take long: the processor is not given to other goroutines meanwhile. n is 0
+// after an error.
 func rawCall(number, fd uintptr, p unsafe.Pointer, length int) (n int, errno syscall.Errno) {
 	for {
 		n, _, errno := syscall.RawSyscall(number, fd, uintptr(p), uintptr(length))
