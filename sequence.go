@@ -18,7 +18,7 @@ type sequence struct {
 // queued. Nobody waits for anything else meanwhile.
 type turn struct {
 	mu sync.Mutex
-	_  [56]byte // a cache line each
+	_  [cacheLine]byte // not to share one
 }
 
 // turnSeed spreads lanes over turns.
