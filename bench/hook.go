@@ -30,7 +30,7 @@ func newHook(args arguments) (*webhook.Hook, error) {
 	if args.Batch {
 		e.Batch.MaxEvents = 100
 		// There are too many for the memory: who publishes waits.
-		e.Queue.Capacity, e.Queue.Overflow, e.Queue.BlockTimeout = 0, webhook.Block, time.Hour
+		e.Queue.Capacity, e.Queue.Overflow, e.Queue.BlockTimeout = args.Capacity, webhook.Block, time.Hour
 	}
 	if args.Gzip {
 		e.Compression = webhook.Gzip

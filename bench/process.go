@@ -40,23 +40,24 @@ var roles = map[string]func(arguments) error{
 
 // arguments are those of all roles.
 type arguments struct {
-	Addr    string // of the receiver or the broker
-	Events  int
-	Rules   int
-	Clients int
-	Payload int // bytes
-	Pool    int
-	QoS     byte
-	Window  int // messages of a publisher that are on their way at once
-	Match   bool
-	Batch   bool
-	Gzip    bool
-	Hang    bool          // the receiver does not answer
-	Latency bool          // the receiver takes the time from a payload
-	Dir     string        // of a disk queue, or of NATS
-	Always  bool          // sync of a disk queue
-	NATS    string        // the URL of NATS; "" for no stream
-	Delay   time.Duration // of the receiver's answers
+	Addr     string // of the receiver or the broker
+	Events   int
+	Rules    int
+	Clients  int
+	Payload  int // bytes
+	Pool     int
+	QoS      byte
+	Window   int // messages of a publisher that are on their way at once
+	Match    bool
+	Batch    bool
+	Capacity int // events that may wait while batches go out; 0 for the default
+	Gzip     bool
+	Hang     bool          // the receiver does not answer
+	Latency  bool          // the receiver takes the time from a payload
+	Dir      string        // of a disk queue, or of NATS
+	Always   bool          // sync of a disk queue
+	NATS     string        // the URL of NATS; "" for no stream
+	Delay    time.Duration // of the receiver's answers
 }
 
 // outcome is what a child prints at its end.
