@@ -8,20 +8,19 @@ import (
 
 // A batch is what a worker needs to put events together.
 type batch struct {
-	item request // of one event
-	ids  []byte  // of all, in their text form
-	seen byte    // see look
+	ids  []byte // of all events, in their text form
+	seen byte   // see look
 }
 
 // prepareBatch makes the request for the first n of jobs, as many as fit. The
 // error is that of the first job.
 func (w *worker) prepareBatch(jobs []job) (n int, err error) {
-	p, b := w.pool, &w.batch
+	p, b, req := w.pool, &w.batch, &w.req
 	c := &p.config.Batch
 	b.ids = b.ids[:0]
 	b.look(jobs)
-	w.req.contentType = p.format.batchType
-	w.req.body = append(w.req.body[:0], '[')
+	head := uint32(0)
+	req.body = append(req.body[:0], '[')
 	for n < len(jobs) {
 		j := &jobs[n]
 		inMemory := j.rec != nil
@@ -32,34 +31,32 @@ func (w *worker) prepareBatch(jobs []job) (n int, err error) {
 			}
 			return 0, err
 		}
-		p.render(&b.item, &w.ev)
+		end := len(req.body)
+		if n > 0 {
+			req.body = append(req.body, ',')
+		}
+		p.render(req, &w.ev)
 		if !inMemory {
 			j.rec = nil // the buffer is used again
 		}
 		if n == 0 {
-			w.req.head = b.item.head
-		} else if b.item.head != w.req.head {
-			break // a request has one set of headers
+			head = req.head
 		}
 		b.ids = w.ev.id.append(b.ids)
-		item := b.item.body
 		if !c.WithoutIDs && !p.format.hasID {
-			item = appendMemberID(item, b.ids[n*idLen:])
-			b.item.body = item
+			req.body = appendMemberID(req.body, b.ids[n*idLen:])
 		}
-		if n > 0 {
-			if int64(len(w.req.body)+len(",]")+len(item)) > c.MaxBytes {
-				b.ids = b.ids[:n*idLen]
-				break
-			}
-			w.req.body = append(w.req.body, ',')
+		// A request has one set of headers.
+		if n > 0 && (req.head != head || int64(len(req.body)+len("]")) > c.MaxBytes) {
+			req.body, b.ids = req.body[:end], b.ids[:n*idLen]
+			break
 		}
-		w.req.body = append(w.req.body, item...)
 		n++
 	}
-	w.req.body = append(w.req.body, ']')
+	req.body = append(req.body, ']')
+	req.head, req.contentType, req.header = head, p.format.batchType, req.header[:0]
 	sum := sha256.Sum256(b.ids)
-	w.req.id = hex.AppendEncode(append(w.req.id[:0], "batch_"...), sum[:16])
+	req.id = hex.AppendEncode(append(req.id[:0], "batch_"...), sum[:16])
 	return n, nil
 }
 
@@ -78,18 +75,18 @@ func (b *batch) look(jobs []job) {
 	}
 }
 
-// appendMemberID puts an id at the end of a JSON object.
-func appendMemberID(object, id []byte) []byte {
-	end := len(object) - 1
-	if end < 1 || object[end] != '}' {
-		return object
+// appendMemberID puts an id at the end of the JSON object that dst ends with.
+func appendMemberID(dst, id []byte) []byte {
+	end := len(dst) - 1
+	if dst[end] != '}' {
+		return dst
 	}
-	object = object[:end]
-	if object[end-1] != '{' {
-		object = append(object, ',')
+	dst = dst[:end]
+	if dst[end-1] != '{' {
+		dst = append(dst, ',')
 	}
-	object = append(append(object, `"id":"`...), id...)
-	return append(object, `"}`...)
+	dst = append(append(dst, `"id":"`...), id...)
+	return append(dst, `"}`...)
 }
 
 // batching decides when what waits goes out as a batch: when there is enough

@@ -131,10 +131,10 @@ func (c *cloudEvents) renderBinary(req *request, ev *event) {
 	req.header = h
 	if ev.kind.isMessage() {
 		req.contentType = c.messageType(ev)
-		req.body = append(req.body[:0], ev.payload...)
+		req.body = append(req.body, ev.payload...)
 	} else {
 		req.contentType = defaultContentType
-		req.body = c.data(req.body[:0], ev)
+		req.body = c.data(req.body, ev)
 	}
 }
 

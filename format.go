@@ -5,7 +5,8 @@ import "slices"
 // A format is how events of an endpoint become requests. It is chosen once, and
 // used by many goroutines at a time.
 type format struct {
-	// render makes the request of one event: all but its id and its head.
+	// render makes the request of one event: all but its id and its head. Its
+	// body comes behind what req.body has.
 	render func(req *request, ev *event)
 
 	// head is the one of client.heads that the requests have, and contentType
@@ -74,7 +75,7 @@ func renderObject(object func(dst []byte, ev *event) []byte, contentType string,
 		if trace && ev.extra != nil {
 			req.header = append(req.header, ev.extra.trace...)
 		}
-		req.body = object(req.body[:0], ev)
+		req.body = object(req.body, ev)
 	}
 }
 

@@ -155,6 +155,7 @@ func TestFormatGolden(t *testing.T) {
 			var got bytes.Buffer
 			var req request
 			for _, ev := range formatEvents() {
+				req.body = req.body[:0]
 				f.render(&req, &ev)
 				if !json.Valid(req.body) {
 					t.Errorf("not JSON: %s", req.body)
@@ -347,16 +348,14 @@ func TestCloudEventsBatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := newFormat(&cfg.Endpoints[0])
-	var req request
-	body := []byte{'['}
+	req := request{body: []byte{'['}}
 	for i, ev := range formatEvents() {
 		if i > 0 {
-			body = append(body, ',')
+			req.body = append(req.body, ',')
 		}
 		f.render(&req, &ev)
-		body = append(body, req.body...)
 	}
-	body = append(body, ']')
+	body := append(req.body, ']')
 	events, err := cehttp.NewEventsFromHTTPRequest(&http.Request{
 		Header: http.Header{"Content-Type": {f.batchType}}, Body: io.NopCloser(bytes.NewReader(body))})
 	if err != nil || len(events) != int(kindEnd-kindConnect) {

@@ -75,7 +75,7 @@ func newForwardPool(q *queue, config *Endpoint, log *slog.Logger, to stream.Publ
 	n, ordered := config.Stream.Partitions, config.Ordering != OrderNone
 	p.record = func(req *request, ev *event) {
 		req.partition = ev.partition(n, ordered)
-		req.body = appendRecord(req.body[:0], ev)
+		req.body = appendRecord(req.body, ev)
 	}
 	return p
 }

@@ -26,11 +26,13 @@ const idLen = 36
 
 // append appends the id in its text form, 8-4-4-4-12.
 func (id eventID) append(dst []byte) []byte {
-	dst = hex.AppendEncode(dst, id[0:4])
-	for _, part := range [][]byte{id[4:6], id[6:8], id[8:10], id[10:16]} {
-		dst = hex.AppendEncode(append(dst, '-'), part)
-	}
-	return dst
+	var digits [2 * len(id)]byte
+	hex.Encode(digits[:], id[:])
+	dst = append(append(dst, digits[:8]...), '-')
+	dst = append(append(dst, digits[8:12]...), '-')
+	dst = append(append(dst, digits[12:16]...), '-')
+	dst = append(append(dst, digits[16:20]...), '-')
+	return append(dst, digits[20:]...)
 }
 
 func (id eventID) String() string { return string(id.append(make([]byte, 0, idLen))) }

@@ -211,7 +211,8 @@ func (p *pool) formatOf(ev *event) *format {
 	return p.format
 }
 
-// render makes what is sent of one event: all but its id.
+// render makes what is sent of one event: all but its id. Its body comes behind
+// what req.body has.
 func (p *pool) render(req *request, ev *event) {
 	if p.record != nil {
 		p.record(req, ev)
@@ -245,7 +246,7 @@ func (w *worker) prepare(jobs []job) (n int, err error) {
 		n = 1
 		w.fetched, err = p.queue.read(&jobs[0], w.fetched, &w.ev)
 		if err == nil {
-			w.req.id = w.ev.id.append(w.req.id[:0])
+			w.req.id, w.req.body = w.ev.id.append(w.req.id[:0]), w.req.body[:0]
 			p.render(&w.req, &w.ev)
 		}
 	}

@@ -87,7 +87,7 @@ func renderBody(req *request, ev *event) {
 	if ev.extra != nil {
 		req.header = append(req.header, ev.extra.trace...)
 	}
-	req.body = append(req.body[:0], ev.payload...)
+	req.body = append(req.body, ev.payload...)
 }
 
 func (r *redelivery) run(ctx context.Context, letters io.Reader) (Stats, error) {
