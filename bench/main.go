@@ -170,8 +170,9 @@ func plan() []*table {
 		}},
 		{title: "Batches of 100", unit: "events", rows: []row{
 			{name: "one by one", base: true, measure: send("hook", std)},
-			{name: "batches", measure: send("hook", with(func(a *arguments) { a.Batch, a.Events = true, 1500000 }))},
-			{name: "batches, gzip", measure: send("hook", with(func(a *arguments) { a.Batch, a.Gzip, a.Events = true, true, 500000 }))},
+			{name: "batches, 10,000 waiting", measure: send("hook", with(func(a *arguments) { a.Batch, a.Capacity, a.Events = true, 10000, 1500000 }))},
+			{name: "batches, 100,000 waiting", measure: send("hook", with(func(a *arguments) { a.Batch, a.Events = true, 1500000 }))},
+			{name: "batches, gzip", measure: send("hook", with(func(a *arguments) { a.Batch, a.Gzip, a.Capacity, a.Events = true, true, 10000, 500000 }))},
 			{name: "batches, disk queue", measure: send("hook", with(func(a *arguments) { a.Batch, a.Dir, a.Events = true, "queue", 500000 }))},
 		}},
 		{title: "Broker, endpoint hangs", unit: "publishes", rows: []row{
