@@ -96,6 +96,8 @@ func appendPayload(dst, payload []byte, enc Encoding) []byte {
 		dst = appendBase62(dst, payload)
 	case enc == Base64:
 		dst = base64.StdEncoding.AppendEncode(dst, payload)
+	case isPlain(view(payload)):
+		dst = append(dst, payload...)
 	case utf8.Valid(payload):
 		dst = appendEscaped(dst, view(payload))
 	default:
@@ -131,11 +133,41 @@ func appendName(dst []byte, key, username string) []byte {
 // byte that is not UTF-8 becomes U+FFFD.
 func appendText(dst []byte, key, s string) []byte {
 	dst = append(dst, key...)
+	if isPlain(s) {
+		return append(append(dst, s...), '"')
+	}
 	if !utf8.ValidString(s) {
 		s = string([]rune(s))
 	}
 	dst = appendEscaped(dst, s)
 	return append(dst, '"')
+}
+
+// isPlain reports whether s is ASCII that needs no escape, as nearly all texts
+// are.
+func isPlain(s string) bool {
+	if len(s) < 8 {
+		for i := range len(s) {
+			if c := s[i]; c >= utf8.RuneSelf || escapes[c]>>56 != 1 {
+				return false
+			}
+		}
+		return true
+	}
+	for at := 0; at < len(s)-8; at += 8 {
+		if !isPlainWord(loadWord(s[at:])) {
+			return false
+		}
+	}
+	return isPlainWord(loadWord(s[len(s)-8:])) // some of it for the second time
+}
+
+// isPlainWord is isPlain for the eight bytes of word. Each subtraction is as in
+// needsEscape.
+func isPlainWord(word uint64) bool {
+	quotes := word ^ ones*'"'
+	backslashes := word ^ ones*'\\'
+	return (word|(word-ones*0x20)|(quotes-ones)|(backslashes-ones))&(ones*0x80) == 0
 }
 
 // appendEscaped appends s, which is UTF-8, as the inside of a JSON string,
@@ -174,12 +206,14 @@ func loadWord(s string) uint64 {
 		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
 }
 
+// ones has a 1 in each byte of a word.
+const ones = 0x0101010101010101
+
 // needsEscape reports whether one of the eight bytes of word is a control
 // character, a quote or a backslash. In each line, the high bit of a byte is
 // set by a subtraction that borrows only if that byte, or one below it, is
 // less than what is subtracted.
 func needsEscape(word uint64) bool {
-	const ones = 0x0101010101010101
 	quotes := word ^ ones*'"'
 	backslashes := word ^ ones*'\\'
 	found := (word - ones*0x20) &^ word

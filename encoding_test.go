@@ -276,6 +276,22 @@ func TestEscapes(t *testing.T) {
 	}
 }
 
+// TestPlainText puts each byte at each place of short and longer texts.
+func TestPlainText(t *testing.T) {
+	for c := range 256 {
+		want := c >= 0x20 && c < utf8.RuneSelf && c != '"' && c != '\\'
+		for size := 1; size <= 25; size++ {
+			for at := range size {
+				s := []byte(strings.Repeat("\x7f", size))
+				s[at] = byte(c)
+				if isPlain(string(s)) != want {
+					t.Fatalf("isPlain(%q) is %t", s, !want)
+				}
+			}
+		}
+	}
+}
+
 // FuzzBody: whatever clients send, a body is JSON, in UTF-8, with their text in
 // it, and with the payload to the byte.
 func FuzzBody(f *testing.F) {
