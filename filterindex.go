@@ -36,6 +36,7 @@ type filterNode struct {
 	plus   uint32 // the child node for "+"
 	here   uint32 // list of the filter that ends here
 	below  uint32 // list of the filter that has only "#" after this level
+	named  bool   // has children with a text
 }
 
 type filterSlot struct {
@@ -104,6 +105,7 @@ func (x *filterIndex) grow(parent uint32, l level) uint32 {
 		n.text = uint32(len(x.texts))
 		x.texts = append(x.texts, l.text...)
 	}
+	x.nodes[parent].named = true
 	x.nodes = append(x.nodes, n)
 	if 2*len(x.nodes) > len(x.slots) {
 		old := x.slots
@@ -166,9 +168,15 @@ func (x *filterIndex) match(topic string, hits []hit) []hit {
 		} else if n.below != 0 { // a call less for most
 			hits = x.collect(n.below, hits)
 		}
+		if !n.named && plus == 0 { // most often below "#"
+			return hits
+		}
 		var l level
 		l, pos = nextLevel(topic, pos)
-		child := x.child(node, l)
+		child := uint32(0)
+		if n.named {
+			child = x.child(node, l)
+		}
 		if child != 0 && plus != 0 {
 			return x.matchForks(topic, pos, child, plus, hits)
 		}
@@ -235,9 +243,9 @@ func nextLevel(s string, pos int) (level, int) {
 	rest := len(s) - pos
 	switch {
 	case rest >= 8:
-		w = load(s[pos:])
+		w = loadWord(s[pos:])
 	case len(s) >= 8:
-		w = load(s[len(s)-8:])>>(64-8*rest) | '/'<<(8*rest)
+		w = loadWord(s[len(s)-8:])>>(64-8*rest) | '/'<<(8*rest)
 	default:
 		w = '/'
 		for i := len(s) - 1; i >= pos; i-- {
@@ -246,8 +254,8 @@ func nextLevel(s string, pos int) (level, int) {
 	}
 	// A zero byte of diff is a slash; the lowest one has the lowest bit of
 	// slashes, its highest.
-	diff := w ^ 0x2f2f2f2f2f2f2f2f
-	slashes := (diff - 0x0101010101010101) &^ diff & 0x8080808080808080
+	diff := w ^ ones*'/'
+	slashes := (diff - ones) &^ diff & (ones * 0x80)
 	if slashes == 0 {
 		return nextLongLevel(s, pos)
 	}
@@ -257,18 +265,11 @@ func nextLevel(s string, pos int) (level, int) {
 
 func nextLongLevel(s string, pos int) (level, int) {
 	text, _, _ := strings.Cut(s[pos:], "/")
-	word := load(text[len(text)-8:])
+	word := loadWord(text[len(text)-8:])
 	for i := 0; i < len(text)-8; i += 8 {
-		word = mix(word, load(text[i:]))
+		word = mix(word, loadWord(text[i:]))
 	}
 	return level{text, word}, pos + len(text) + 1
-}
-
-// load returns the first eight bytes of s, little endian.
-func load(s string) uint64 {
-	_ = s[7]
-	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
-		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
 }
 
 func (l level) hash(parent uint32) uint32 {
