@@ -216,6 +216,28 @@ func TestParseSpellings(t *testing.T) {
 
 // TestParseInvalid reads files that say "# ERROR: SUMMARY" on each line where
 // a diagnostic has to point.
+// TestBareText: a name needs no quotes where a text is wanted, as for NanoMQ. What
+// HCL or NanoMQ reads as something else does, and so does more than a name.
+func TestBareText(t *testing.T) {
+	for value, ok := range map[string]bool{
+		"abc": true, "x-1_Y": true, "_": true, "plain": true, "on_client_connect": true,
+		"5": false, "5a": false, "-a": false, "env.X": false, "a/b": false, "a:b": false, "é": false, "true": false, "null": false, "a.b": false,
+	} {
+		cfg, err := Parse([]byte("webhook {\n url = \"http://h\"\n headers.x = "+value+"#c\n events = [{ event = on_message_publish topic = "+value+" }]\n}"), "")
+		switch {
+		case (err == nil) != ok:
+			t.Errorf("%s: %v", value, err)
+		case ok && (cfg.Endpoints[0].Headers[0].Value != Secret(value) || cfg.Endpoints[0].Events[0].Topic != value):
+			t.Errorf("%s became %+v", value, cfg.Endpoints[0])
+		}
+	}
+	for _, line := range []string{"pool_size =\n timeout = 5", "body.encoding =\n plain = 1", "enable =\n}", "pool_size\n 5", "overflow =\n 1 {}"} {
+		if _, err := Parse([]byte("webhook {\n url = \"http://h\"\n events = [{ event = on_client_connack }]\n "+line+"\n}"), ""); err == nil || !strings.Contains(err.Error(), "Missing value") {
+			t.Errorf("%q: %v", line, err)
+		}
+	}
+}
+
 func TestParseInvalid(t *testing.T) {
 	files, err := filepath.Glob("testdata/config/invalid/*")
 	if err != nil || len(files) < 10 {

@@ -29,7 +29,8 @@ type section struct {
 //   - A section begins with the word webhook, quoted or not, in any letter
 //     case, outside of all braces, where a member can begin: first on its
 //     line, or after a comma or a closing brace. It is followed by what a
-//     section has next: a separator, a dot, a brace, a bracket, or a label.
+//     section has next: a separator, a dot, a brace, a bracket, or a label; on
+//     the next line by a brace, before which a separator may stand.
 //
 // So x.webhook, webhook_x, a = webhook, and a webhook inside another block are
 // foreign.
@@ -286,6 +287,10 @@ func (f *foreign) introduces(word []byte, off int) bool {
 		f.off = f.word(f.off)
 	}
 	f.blank(true)
+	if c := f.at(f.off); c == '=' || c == ':' { // on a line of its own only before a brace: no underlined heading
+		f.off++
+		f.blank(true)
+	}
 	return f.top(f.at(f.off) == '{')
 }
 

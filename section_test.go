@@ -51,6 +51,8 @@ func TestSectionsFound(t *testing.T) {
 		{"labels", "webhook \"a\" {}\nwebhook b {} WEBHOOK {}", "a b -"},
 		{"quoted", "\"WebHook\" : {}", "-"},
 		{"label in quotes, brace on the next line", "webhook \"a\"\n// c\n{\n}", "a"},
+		{"separator on the next line", "\"webhook\"\n:{}\nwebhook \"a\"\n=\n{}", "- a"},
+		{"heading", "webhook\n======= {}\nwebhook\n: a list", ""},
 		{"JSON", "{ \"a\": {}, \"webhook\": {} }", "-"},
 		{"behind a comment", "/* x */ webhook {}", "-"},
 		{"in a comment", "/* x \n webhook {} */ # webhook {}\n//webhook {}", ""},

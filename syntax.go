@@ -226,29 +226,49 @@ func (r *reader) name() (*member, *problem) {
 func (r *reader) assigned(path []*member) (*node, *problem) {
 	name := span{path[0].start, r.off}
 	missing := syntaxError(name, "Missing value", "A setting is written NAME = VALUE, with text in quotes, or NAME { … }.")
-	r.blank(false)
+	r.blank(true)
 	switch c := r.at(r.off); {
 	case c == '=' && r.at(r.off+1) != '=', c == ':':
 		r.off++
 		r.blank(false)
 		if r.at(r.off) == '\n' {
-			if r.blank(true); !strings.ContainsRune(`{["`, rune(r.at(r.off))) || r.end() {
+			if r.blank(true); !r.valueAhead() {
 				return nil, missing
 			}
 		}
 		if c := r.at(r.off); r.end() || c == ',' || c == '}' || c == ']' {
 			return nil, missing
 		}
+	case c == '{' || c == '[':
 	case c == '+' && r.at(r.off+1) == '=':
 		return nil, syntaxError(span{r.off, r.off + 2}, "Unexpected text", "Nothing is appended with +=; write all members in one list.")
 	case c == '"' && equalFold(path[0].name, "include"):
 		return nil, syntaxError(name, "Include not supported", "include is not followed; write the settings here.")
 	default:
-		if r.blank(true); r.at(r.off) != '{' && r.at(r.off) != '[' {
-			return nil, missing
-		}
+		return nil, missing
 	}
 	return r.value()
+}
+
+// valueAhead reports whether what begins a line is a value, and not the next
+// member behind one whose value is missing.
+func (r *reader) valueAhead() bool {
+	c := r.at(r.off)
+	if c == '{' || c == '[' || c == '"' {
+		return true
+	}
+	end := r.bare(r.off)
+	text := r.src[r.off:end]
+	return (isNumber(text) || bareWords[strings.ToLower(string(text))]) && !r.separatorAt(end)
+}
+
+// separatorAt reports whether the word that ends at off is the name of a member.
+func (r *reader) separatorAt(off int) bool {
+	begin := r.off
+	defer func() { r.off = begin }()
+	r.off = off
+	r.blank(false)
+	return !r.end() && strings.ContainsRune("=:{[", rune(r.at(r.off)))
 }
 
 // value reads one value.

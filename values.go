@@ -6,14 +6,15 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
-// text reads a string.
+// text reads a string. One that is a name needs no quotes.
 func (d *decoder) text(n *node) (string, bool) {
 	s, ok := d.scalar(n, "a string in quotes")
 	switch {
 	case !ok:
-	case s.kind == stringScalar:
+	case s.kind == stringScalar || s.kind == wordScalar && isName(s.text):
 		return s.text, true
 	case s.kind == wordScalar:
 		d.problem(n.span, "Missing quotes", d.key+" must be a string in quotes.")
@@ -21,6 +22,13 @@ func (d *decoder) text(n *node) (string, bool) {
 		d.wrongType(n, "a string in quotes")
 	}
 	return "", false
+}
+
+// isName reports whether text is a name in ASCII.
+func isName(text string) bool {
+	first := lower(text[0])
+	return ('a' <= first && first <= 'z' || first == '_') &&
+		!strings.ContainsFunc(text, func(c rune) bool { return c >= utf8.RuneSelf || !isWord(byte(c)) })
 }
 
 // texts reads a list of strings, at least one.
