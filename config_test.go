@@ -490,6 +490,10 @@ func TestSuggestions(t *testing.T) {
 		{"tls { cert_file = \"x\" }", "tls.certfile"},
 		{"ssl { cacert = \"x\" }", "tls.cacertfile"},
 		{"retry.max_backof = 5", "retry.max_backoff"},
+		{"retry { max = 5 }", "retry.max_backoff"},
+		{"retry { pool_size = 5 }", "pool_size"},
+		{"queue { type = jetstream, url = \"nats://h\", sync = \"always\" }", "queue.local.sync"},
+		{"queue { type = jetstream, url = \"nats://h\", dir = \"x\" }", "queue.local.dir"},
 		{"body.encoding = base46", "base64"},
 		{"events = [{ event = \"on_message_published\" }]", "on_message_publish"},
 		{"events = [{ event = \"message.publish\" }]", "on_message_publish"},
@@ -503,6 +507,17 @@ func TestSuggestions(t *testing.T) {
 				t.Errorf("no %q in %v", want, err)
 			}
 		})
+	}
+	for section, want := range map[string]string{
+		"queue { url = \"nats://h\" }":    `"url" is not a setting of queue, unless its type is "jetstream".`,
+		"queue { local { dir = \"x\" } }": `"local" is not a setting of queue, unless its type is "jetstream".`,
+		"queue { size = 5 }":              `"size" is not a setting of queue.`,
+		"tls { ca_file = \"x\" }":         `"ca_file" is not a setting of tls.`, // and not certfile
+		"dlq {}":                          `"dlq" is not a setting.`,
+	} {
+		if _, err := Parse([]byte("webhook { url = \"http://h\"\n"+section+"\n}"), "x"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: no %q in %v", section, want, err)
+		}
 	}
 }
 

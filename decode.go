@@ -78,6 +78,8 @@ type decoder struct {
 	failed  map[string]bool // settings and blocks of the section, or the rule, with a problem
 	rules   []ruleNode      // of the section, as the endpoint has them
 	partial bool            // the section was cut off: something may be missing
+
+	streamKeys []string // of a section whose queue is a stream
 }
 
 // A ruleNode is a rule as it is written.
@@ -155,6 +157,7 @@ func (d *decoder) endpoint(s *section, e *Endpoint) {
 		d.problem(second.span, "Duplicate key", "tls and ssl are two names of one block; write one of them.")
 		d.failed["tls"] = true
 	}
+	d.streamKeys = keysOf(streamSettings)
 	object(d, d.settingsOf(s.body), s.body, "", e)
 	if d.isStream(s.body) {
 		e.Stream.Name = cmp.Or(e.Stream.Name, defaultStream)
@@ -278,7 +281,7 @@ func object[T any](d *decoder, settings []setting[T], o *node, block string, to 
 		case s != nil:
 			s.read(d, m.value, to)
 		case !isBlock(settings, key):
-			d.unknown(m, block, keysOf(settings))
+			d.unknown(m, block, key, keysOf(settings))
 		case m.value.kind != objectNode:
 			d.wrongType(m.value, "a block: "+d.key+" { … }")
 		default:
@@ -291,19 +294,45 @@ func object[T any](d *decoder, settings []setting[T], o *node, block string, to 
 	}
 }
 
-func (d *decoder) unknown(m *member, block string, keys []string) {
+func (d *decoder) unknown(m *member, block, key string, keys []string) {
 	detail := m.quoted() + " is not a setting"
 	if block != "" {
 		detail += " of " + strings.TrimSuffix(block, ".")
 	}
-	meant := cmp.Or(nearest(block+m.name, keys), nearest(m.name, keys))
-	if meant != "" {
+	meant := meantKey(m.name, block, keys)
+	switch {
+	case block == "queue." && slices.ContainsFunc(d.streamKeys, func(k string) bool { return k == key || strings.HasPrefix(k, key+".") }):
+		detail += `, unless its type is "jetstream"`
+	case meant != "":
 		detail += " (did you mean " + meant + "?)"
 		if block != "" {
 			d.failed[meant] = true // its lack is no conflict
 		}
 	}
 	d.problems = append(d.problems, problem{span: m.span, summary: "Unknown key", detail: detail + ".", names: true})
+}
+
+// meantKey returns the key that name may be a mistake for, or "". In a block that
+// is one of the block, or a name that is right in another place.
+func meantKey(name, block string, keys []string) string {
+	if block == "" {
+		return nearest(name, keys)
+	}
+	var near []string
+	for _, key := range keys {
+		if rest, ok := strings.CutPrefix(key, block); ok {
+			near = append(near, rest)
+		}
+	}
+	if meant := nearest(name, near); meant != "" {
+		return block + meant
+	}
+	for _, key := range keys {
+		if equalFold(key[strings.LastIndexByte(key, '.')+1:], name) {
+			return key
+		}
+	}
+	return ""
 }
 
 // keysOf returns what may stand before an equals sign: all keys and blocks.

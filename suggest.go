@@ -24,6 +24,9 @@ func nearest[S ~string](given string, names []S) string {
 		return ""
 	}
 	best, least := "", max(2, len(given)/3)+1
+	if len(given) <= 4 {
+		least = 2 // more would be half of it
+	}
 	for _, name := range names {
 		if d := mistakes(given, string(name)); d < least {
 			best, least = string(name), d
