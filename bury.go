@@ -106,6 +106,7 @@ func (p *pool) bury(jobs []job, cause string) error {
 			p.warnUnreadable(err)
 			continue
 		}
+		req.body = req.body[:0]
 		p.renderWebhook(&req, &ev)
 		l := &deadLetter{
 			ID: ev.id.String(), Time: time.UnixMilli(ev.time).UTC(),

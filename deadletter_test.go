@@ -253,8 +253,14 @@ func TestDeadLettersOf(t *testing.T) {
 			run(h)
 			_ = h.Stop()
 			s := statsOf(t, h)
-			if n := len(readLetters(t, path)); int(s.Dead) != n {
+			written := readLetters(t, path)
+			if n := len(written); int(s.Dead) != n {
 				t.Errorf("%d dead, %d letters: %+v", s.Dead, n, s)
+			}
+			for i, l := range written {
+				if !json.Valid([]byte(l.Body)) {
+					t.Fatalf("letter %d has the body %s", i, l.Body)
+				}
 			}
 		})
 		return readLetters(t, path)
