@@ -298,6 +298,23 @@ func TestBrokerStopClientDoesNotRead(t *testing.T) {
 	}
 }
 
+// Clients that wait for room in a full queue do not hold up the end.
+func TestBrokerStopWhileBlocked(t *testing.T) {
+	e := newEndpoint(t) // never answers
+	broker, address := listen(t, "broker", "-drain", "0", "-config", write(t,
+		`webhook { url = "`+e.URL+`", pool_size = 1, events = [{ event = "on_message_publish" }]
+		queue { capacity = 1, overflow = "block", block_timeout = "1h" } }`))
+	client := dial(t, address)
+	fmt.Fprint(client, "\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01p") // id "p"
+	for range 3 {
+		fmt.Fprint(client, "\x32\x05\x00\x01a\x00\x01")
+	}
+	if _, err := io.ReadFull(client, make([]byte, 4+3*4)); err != nil { // the third waits behind its PUBACK
+		t.Fatalf("no CONNACK and PUBACKs: %v", err)
+	}
+	broker.end()
+}
+
 // A broker takes a configuration that has changed, and keeps the one that it has
 // when there is a mistake.
 func TestBrokerReloads(t *testing.T) {

@@ -76,6 +76,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 func serve(opts *options, cfg *webhook.Config, stdout, stderr io.Writer) error {
 	ctx, restore := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer restore()
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	log := slog.New(slog.NewTextHandler(stderr, nil))
 
 	// All addresses are taken before anything runs, so that one that is in
@@ -106,17 +109,15 @@ func serve(opts *options, cfg *webhook.Config, stdout, stderr io.Writer) error {
 	if err := addAuth(server, opts.allow); err != nil {
 		return err
 	}
-	hangups := make(chan os.Signal, 1)
 	if cfg != nil {
-		signal.Notify(hangups, syscall.SIGHUP)
-		defer signal.Stop(hangups)
+		hookOptions := &webhook.Options{DrainTimeout: cmp.Or(opts.drain, -1)} // 0 would be the default
+		if info, err := os.Stat(opts.config); err == nil && info.Mode().IsRegular() {
+			hookOptions.File, hookOptions.Watch = opts.config, true
+		} else {
+			hookOptions.Config = cfg // a pipe cannot be read again
+		}
 		// The last hook, so that it sees what the others let through.
-		err := server.AddHook(hook, &webhook.Options{
-			File:         opts.config,
-			Watch:        true,
-			DrainTimeout: cmp.Or(opts.drain, -1), // 0 would be the default
-		})
-		if err != nil {
+		if err := server.AddHook(hook, hookOptions); err != nil {
 			return err
 		}
 	}
@@ -126,18 +127,24 @@ func serve(opts *options, cfg *webhook.Config, stdout, stderr io.Writer) error {
 	pages.Serve()
 	fmt.Fprintln(stdout, "listening on", clients.Addr())
 
-	reloadOn(ctx, hangups, hook)
+	reloadOn(ctx, hangups, func() {
+		if cfg == nil {
+			log.Warn("nothing to reload: there is no configuration file")
+			return
+		}
+		_ = hook.Reload(nil) // which logs what became of it
+	})
 	restore() // a second signal ends the process
 	log.Info("stopping", "drain", opts.drain)
 	return stop(server, hook, clients, opts.drain)
 }
 
-// reloadOn reads the configuration again on signals, until the context ends.
-func reloadOn(ctx context.Context, hangups <-chan os.Signal, hook *webhook.Hook) {
+// reloadOn calls reload on signals, until the context ends.
+func reloadOn(ctx context.Context, hangups <-chan os.Signal, reload func()) {
 	for {
 		select {
 		case <-hangups:
-			_ = hook.Reload(nil) // which logs what became of it
+			reload()
 		case <-ctx.Done():
 			return
 		}

@@ -14,7 +14,9 @@ import (
 const (
 	// goodbye is how long clients have to take their DISCONNECT.
 	goodbye = time.Second
-	// slack is what a clean stop may take beside goodbye and the draining.
+	// last is how long their goroutines have to end after that.
+	last = 500 * time.Millisecond
+	// slack is what a clean stop may take beside these and the draining.
 	slack = 3 * time.Second
 )
 
@@ -41,12 +43,20 @@ func stop(server *mqtt.Server, hook *webhook.Hook, clients *listener, drain time
 		clients.closeConns()
 	}).Stop()
 
+	tooLate := time.After(goodbye + last + drain + slack)
 	select {
 	case err := <-closed:
 		return err
-	case <-time.After(goodbye + drain + slack):
+	case <-time.After(goodbye + last):
 	}
-	return errors.Join(errors.New("the broker did not stop in time"), hook.Stop()) // Close may not have come to the hook
+	// Clients that wait for room in a queue go when the hook does.
+	_ = hook.Stop()
+	select {
+	case err := <-closed:
+		return err
+	case <-tooLate:
+		return errors.New("the broker did not stop in time")
+	}
 }
 
 // disconnect tells every client that the server goes, and returns when all
