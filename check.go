@@ -129,7 +129,7 @@ func checkHeaders(headers []Header, report func(field string, err error)) {
 		} else {
 			names[name] = true
 		}
-		if err := checkHeaderValue(string(h.Value)); err != nil {
+		if err := checkHeaderValue(h.Name, string(h.Value)); err != nil {
 			report(at+"Value", err)
 		}
 	}
@@ -438,9 +438,12 @@ func checkHeaderName(name string) error {
 	return nil
 }
 
-// checkHeaderValue refuses what could end a header line. A tab is fine
-// (RFC 9110, section 5.5).
-func checkHeaderValue(value string) error {
+// checkHeaderValue refuses what could end a header line, and a Host that is none.
+// A tab is fine (RFC 9110, section 5.5).
+func checkHeaderValue(name, value string) error {
+	if equalFold(name, "host") && (strings.ContainsAny(value, "/?#@") || checkURL("http://"+value) != nil) {
+		return &invalid{"Invalid header value", "must be a host for this header, with its port if it has one: example.com:8080"}
+	}
 	for i := range len(value) {
 		if c := value[i]; c < ' ' && c != '\t' || c == 0x7f {
 			return &invalid{"Invalid header value", "must not contain line breaks or other control characters"}

@@ -478,6 +478,17 @@ func TestURL(t *testing.T) {
 	noSecret(t, err, "", "hunter2", "hunter3")
 }
 
+func TestHost(t *testing.T) {
+	for value, ok := range map[string]bool{
+		"h": true, "example.com:8080": true, "[::1]:80": true, "127.0.0.1": true,
+		"": false, "a b": false, "a/b": false, "é": false, "h:": false, "h:99999": false, "u:p@h": false, "h?x": false, "::1": false, "http://h": false,
+	} {
+		if err := checkHeaderValue("hOst", value); (err == nil) != ok {
+			t.Errorf("%q: %v", value, err)
+		}
+	}
+}
+
 func TestSuggestions(t *testing.T) {
 	tests := []struct{ section, want string }{
 		{"pol_size = 5", "pool_size"},

@@ -90,7 +90,7 @@ func (l *deadLetter) header() (string, error) {
 	var lines strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(l.Headers)) {
 		value := l.Headers[name]
-		if err := errors.Join(checkHeaderName(name), checkHeaderValue(value)); err != nil {
+		if err := errors.Join(checkHeaderName(name), checkHeaderValue(name, value)); err != nil {
 			return "", fmt.Errorf("headers: %w", err)
 		}
 		lines.WriteString(name + ": " + value + "\r\n")

@@ -378,7 +378,7 @@ func readHeaders(d *decoder, n *node, to *[]Header) {
 		if !ok {
 			continue
 		}
-		if err := checkHeaderValue(text); err != nil {
+		if err := checkHeaderValue(m.name, text); err != nil {
 			d.refuse(m.value.span, err)
 		}
 		*to = append(*to, Header{Name: m.name, Value: Secret(text)})

@@ -161,7 +161,7 @@ func (r *redelivery) offer(line []byte) error {
 	if err != nil {
 		return fmt.Errorf("body: %w", err)
 	}
-	if err := checkHeaderValue(l.ContentType); err != nil {
+	if err := checkHeaderValue("content-type", l.ContentType); err != nil {
 		return fmt.Errorf("content_type %w", err)
 	}
 	e := r.endpoints[strings.ToLower(l.Endpoint)]
