@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"slices"
+	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -50,7 +52,17 @@ func redact(src []byte) []byte {
 			off = h.end
 		}
 	}
-	return shorten(append(out, src[off:]...))
+	return shorten(printable(append(out, src[off:]...)))
+}
+
+// printable replaces what would do something to a terminal, or is not UTF-8.
+func printable(text []byte) []byte {
+	return bytes.Map(func(r rune) rune {
+		if unicode.IsControl(r) && !strings.ContainsRune("\n\r\t", r) {
+			return utf8.RuneError
+		}
+		return r // which that is already for a byte that is not UTF-8
+	}, text)
 }
 
 // appendHidden appends what stands for a hidden text: an ellipsis on each line

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 func fuzzSeeds(tb testing.TB) [][]byte {
@@ -74,6 +75,23 @@ func TestWriteDiagnostics(t *testing.T) {
 
 // TestNoComputedValueEscapes has values from the environment fail where the
 // file alone does not tell: outside of it, or beside another value.
+// TestWriteDiagnosticsPrintable: what a file holds does nothing to a terminal.
+func TestWriteDiagnosticsPrintable(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "webhook.conf")
+	src := "webhook {\n url = \"http://h\"\n events = [{ event = on_message_publish, topic = \"a#\x1b[31m\u009b\" }]\n}\nwebhook \"b\" { url = \"http://h\", events = [\xff] }"
+	if err := os.WriteFile(file, []byte(src), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := ParseFile(file)
+	var got strings.Builder
+	if err := WriteDiagnostics(&got, err); err != nil {
+		t.Fatal(err)
+	}
+	if text := got.String(); !utf8.ValidString(text) || !strings.Contains(text, "a#\ufffd[31m\ufffd") || strings.ContainsAny(text, "\x1b\u009b") {
+		t.Errorf("%q", text)
+	}
+}
+
 func TestNoComputedValueEscapes(t *testing.T) {
 	ca := newTestCA(t, "CA")
 	certFile, keyFile := ca.clientFiles()
