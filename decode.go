@@ -117,13 +117,14 @@ func (d *decoder) config(sections []*section) *Config {
 			e.Name, at = s.label.name, s.label.span
 		}
 		d.key = "The label"
-		if err := checkName(e.Name); err != nil {
+		name, err := strings.ToLower(e.Name), checkName(e.Name)
+		switch {
+		case err != nil:
 			d.refuse(at, err)
-		} else if name := strings.ToLower(e.Name); names[name] {
+		case names[name] && !s.second: // or else that is a problem already
 			d.problem(at, "Duplicate section", "Two sections have this label, without regard to case; the section without one is called default.")
-		} else {
-			names[name] = true
 		}
+		names[name] = true
 		d.endpoint(s, &e)
 		own := e.split()
 		cfg.Endpoints = append(cfg.Endpoints, e)

@@ -10,6 +10,7 @@ type section struct {
 	// partial: a syntax error ended the section, so what is missing in body
 	// may be written after it.
 	partial bool
+	second  bool // there is one without a label before
 }
 
 // sections finds and reads every webhook section, in file order. All members
@@ -65,7 +66,9 @@ func (r *reader) sections() []*section {
 		switch m := file.find("webhook"); {
 		case value == nil:
 		case len(path) == 1 && m != nil && m.value.braces && value.braces:
-			plain.partial = true // the other one may have what this one misses
+			plain.partial, s.partial = true, true // the one may have what the other misses
+			s.body, s.second = value, true
+			sections = append(sections, s)
 			r.problems = append(r.problems, problem{
 				span: s.span, summary: "Duplicate section",
 				detail: "There is one webhook section without a label; another endpoint needs one: webhook \"name\" { … }.",
