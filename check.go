@@ -350,9 +350,9 @@ func (t TLS) conflicts(report func(key string, err error)) {
 	if found {
 		return
 	}
-	var at *settingError
-	if _, err := t.clientConfig(""); errors.As(err, &at) {
-		refuse(at.key, &invalid{"Unusable file", "cannot be used: " + at.err.Error()})
+	_, problems := t.clientConfig("")
+	for _, p := range problems {
+		refuse(p.key, &invalid{"Unusable file", "cannot be used: " + p.err.Error()})
 	}
 }
 

@@ -78,8 +78,9 @@ func newClient(ep *Endpoint, rt http.RoundTripper) (*client, error) {
 		return nil, err
 	}
 	if u.Scheme == "https" {
-		if c.tls, err = ep.TLS.clientConfig(u.Hostname()); err != nil {
-			return nil, err
+		var problems []*settingError
+		if c.tls, problems = ep.TLS.clientConfig(u.Hostname()); len(problems) > 0 {
+			return nil, problems[0] // they were found by the checks, unless a file has changed since
 		}
 	}
 	var proxied []Header

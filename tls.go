@@ -23,10 +23,10 @@ type settingError struct {
 func (e *settingError) Error() string { return e.key + ": " + e.err.Error() }
 func (e *settingError) Unwrap() error { return e.err }
 
-// clientConfig makes the configuration of connections to host. Its errors
-// are settingErrors.
-func (t TLS) clientConfig(host string) (*tls.Config, error) {
-	cfg := baseTLSConfig(host)
+// clientConfig makes the configuration of connections to host, or says all that
+// is wrong.
+func (t TLS) clientConfig(host string) (cfg *tls.Config, problems []*settingError) {
+	cfg = baseTLSConfig(host)
 	if t.Disabled {
 		return cfg, nil
 	}
@@ -40,26 +40,24 @@ func (t TLS) clientConfig(host string) (*tls.Config, error) {
 	if t.CACertFile != "" {
 		cfg.RootCAs = x509.NewCertPool()
 		if err := addRoots(cfg.RootCAs, t.CACertFile); err != nil {
-			return nil, &settingError{"tls.cacertfile", err}
+			problems = append(problems, &settingError{"tls.cacertfile", err})
 		}
 	}
 	switch {
 	case t.CertFile != "" && t.KeyFile != "":
-		cert, err := t.certificate()
-		if err != nil {
-			return nil, err
-		}
+		cert, wrong := t.certificate()
+		problems = append(problems, wrong...)
 		// Sent whatever CAs the server says it wants: a server that names
 		// none of ours then says why it refuses, instead of "no certificate".
 		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return cert, nil
 		}
 	case t.CertFile != "":
-		return nil, &settingError{"tls.certfile", errors.New("needs tls.keyfile")}
+		problems = append(problems, &settingError{"tls.certfile", errors.New("needs tls.keyfile")})
 	case t.KeyFile != "":
-		return nil, &settingError{"tls.keyfile", errors.New("needs tls.certfile")}
+		problems = append(problems, &settingError{"tls.keyfile", errors.New("needs tls.certfile")})
 	}
-	return cfg, nil
+	return cfg, problems
 }
 
 // proxyConfig makes the configuration of connections to an https proxy: such a
@@ -101,20 +99,23 @@ func addRoots(pool *x509.CertPool, file string) error {
 
 // certificate reads the client certificate and its key, and checks that they
 // belong together.
-func (t TLS) certificate() (*tls.Certificate, error) {
+func (t TLS) certificate() (cert *tls.Certificate, problems []*settingError) {
 	chain, err := readCertificates(t.CertFile)
 	if err != nil {
-		return nil, &settingError{"tls.certfile", err}
+		problems = append(problems, &settingError{"tls.certfile", err})
 	}
 	key, err := readKey(t.KeyFile, t.KeyPassword)
 	if err != nil {
-		return nil, &settingError{"tls.keyfile", err}
+		problems = append(problems, &settingError{"tls.keyfile", err})
+	}
+	if len(problems) > 0 {
+		return nil, problems
 	}
 	public, ok := chain[0].PublicKey.(interface{ Equal(crypto.PublicKey) bool })
 	if !ok || !public.Equal(key.Public()) {
-		return nil, &settingError{"tls.keyfile", errors.New("its key does not match the first certificate of tls.certfile")}
+		return nil, []*settingError{{"tls.keyfile", errors.New("its key does not match the first certificate of tls.certfile")}}
 	}
-	cert := &tls.Certificate{PrivateKey: key, Leaf: chain[0]}
+	cert = &tls.Certificate{PrivateKey: key, Leaf: chain[0]}
 	for _, c := range chain {
 		cert.Certificate = append(cert.Certificate, c.Raw)
 	}
