@@ -103,6 +103,11 @@ func (c *client) newRequest(ctx context.Context, req *request, sign *signer, bod
 	if req.contentType != "" {
 		header[head.ctName] = []string{req.contentType}
 	}
+	if _, own := header["Idempotency-Key"]; !own {
+		// It is not sent, but with it, and GetBody, net/http sends again what a
+		// closed connection swallowed.
+		header["Idempotency-Key"] = nil
+	}
 	header["webhook-id"] = []string{string(req.id)}
 	header["webhook-timestamp"] = []string{strconv.FormatInt(now.Unix(), 10)}
 	if sign != nil {
@@ -124,9 +129,7 @@ func (c *client) newRequest(ctx context.Context, req *request, sign *signer, bod
 		ProtoMinor:    1,
 		ContentLength: int64(len(req.body)),
 		Body:          body.open(),
-		// With it, the transport may send again what a closed connection
-		// swallowed.
-		GetBody: func() (io.ReadCloser, error) { return body.open(), nil },
+		GetBody:       func() (io.ReadCloser, error) { return body.open(), nil },
 	}
 	return r.WithContext(ctx)
 }

@@ -65,6 +65,7 @@ func TestRoundTripRequest(t *testing.T) {
 			"webhook-timestamp": {"946684800"},
 			"A":                 {"b", "g"},
 			"c-d":               {"e, f"},
+			"Idempotency-Key":   nil, // which is not sent
 		}
 		if !maps.EqualFunc(got.Header, want, func(a, b []string) bool { return strings.Join(a, "|") == strings.Join(b, "|") }) {
 			t.Errorf("header %v\nwant   %v", got.Header, want)
@@ -205,5 +206,30 @@ func TestRoundTripOverNetHTTP(t *testing.T) {
 	}
 	if len(addrs) != 1 {
 		t.Errorf("connections and their requests: %v, want one", addrs)
+	}
+}
+
+// TestRoundTripClosedConnection: the usual transport sends a request again that a
+// closed connection swallowed, as part of the same attempt.
+func TestRoundTripClosedConnection(t *testing.T) {
+	checkLeaks(t)
+	server := newRawServer(t, func(c *rawConn, n int) {
+		if req, err := c.read(); err != nil || req.value("Idempotency-Key") != "" || c.say(replyOK) != nil {
+			return
+		}
+		if n == 1 {
+			_, _ = c.read()
+			return
+		}
+		serveOK(c, n)
+	})
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	p := newTestRoundTripConn(t, Endpoint{URL: server.url()}, transport)
+	for range 3 {
+		wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
+	}
+	if n := server.accepted(); n != 2 {
+		t.Errorf("%d connections, want 2", n)
 	}
 }
