@@ -1,7 +1,6 @@
 package webhook
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -117,13 +116,34 @@ type letterBox interface {
 	close() error
 }
 
-// marshal returns the letter as a line.
-func (l *deadLetter) marshal() ([]byte, error) {
-	var line bytes.Buffer
-	enc := json.NewEncoder(&line)
-	enc.SetEscapeHTML(false)
-	err := enc.Encode(l)
-	return line.Bytes(), err
+// marshal returns letters as lines. At the end of a hook there may be many, and
+// little time: encoding/json would take more than all the rest.
+func marshal(letters ...*deadLetter) ([]byte, error) {
+	var lines []byte
+	for _, l := range letters {
+		lines = appendText(lines, `{"id":"`, l.ID)
+		lines = append(lines, `,"time":"`...)
+		lines = append(l.Time.AppendFormat(lines, time.RFC3339Nano), '"')
+		lines = appendText(lines, `,"endpoint":"`, l.Endpoint)
+		lines = appendText(lines, `,"event":"`, string(l.Event))
+		lines = appendText(lines, `,"client":"`, l.Client)
+		lines = strconv.AppendInt(append(lines, `,"attempts":`...), int64(l.Attempts), 10)
+		lines = strconv.AppendInt(append(lines, `,"status":`...), int64(l.Status), 10)
+		lines = appendText(lines, `,"error":"`, l.Error)
+		lines = appendText(lines, `,"content_type":"`, l.ContentType)
+		lines = appendText(lines, `,"body":"`, l.Body)
+		if len(l.Headers) > 0 {
+			headers, err := json.Marshal(l.Headers)
+			if err != nil {
+				return nil, err
+			}
+			lines = append(append(lines, `,"headers":`...), headers...)
+		}
+		lines = appendIfAny(lines, `,"rule":"`, l.Rule)
+		lines = appendIfAny(lines, `,"body_encoding":"`, l.BodyEncoding)
+		lines = append(lines, "}\n"...)
+	}
+	return lines, nil
 }
 
 // letterFile is an endpoint's dead letter file: lines are appended until it is
@@ -233,13 +253,9 @@ func endLine(file *os.File) (size int64, regular bool, err error) {
 // write appends letters. Either all of one call's letters end up in one file,
 // each a whole line, or there is an error.
 func (f *letterFile) write(letters ...*deadLetter) error {
-	var lines []byte
-	for _, l := range letters {
-		line, err := l.marshal()
-		if err != nil {
-			return err
-		}
-		lines = append(lines, line...)
+	lines, err := marshal(letters...)
+	if err != nil {
+		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
 	"sync"
@@ -76,6 +77,38 @@ func TestDeadLetterLine(t *testing.T) {
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm()&0o077 != 0 {
 		t.Errorf("mode %v, %v: only the owner may read it", info.Mode(), err)
+	}
+}
+
+// TestDeadLetterLineIsJSON compares lines with what encoding/json makes of the
+// same letters.
+func TestDeadLetterLineIsJSON(t *testing.T) {
+	for _, text := range []string{"", "a", "é\u2028<&>", "\"\\\x00\x1f\x7f", "\xff\xed\xa0\x80", strings.Repeat("\"x", 500)} {
+		for _, headers := range []map[string]string{nil, {"a": text, text: "b"}} {
+			l := deadLetter{
+				ID: text, Time: time.UnixMilli(1706703724960).UTC(), Endpoint: text, Event: EventName(text), Client: text, Attempts: 256, Status: 999,
+				Error: text, ContentType: text, Headers: headers, Rule: text, BodyEncoding: text,
+			}
+			l.setBody([]byte(text))
+			lines, err := marshal(&l, &l)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := json.Marshal(l)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var wanted map[string]any
+			if err := json.Unmarshal(want, &wanted); err != nil {
+				t.Fatal(err)
+			}
+			for line := range bytes.Lines(lines) {
+				var got map[string]any
+				if err := json.Unmarshal(line, &got); err != nil || !reflect.DeepEqual(got, wanted) {
+					t.Errorf("got %s, %v\nwant %s", line, err, want)
+				}
+			}
+		}
 	}
 }
 

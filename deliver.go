@@ -265,6 +265,7 @@ func (w *consumer) stop(drain time.Duration) {
 		cancel()
 	}
 	w.stopped()
+	late := time.After(endGrace)
 	w.endpoint.pool.stop(stopGrace)
 	close(w.endpoint.clock.stop)
 	closed := make(chan struct{})
@@ -278,7 +279,7 @@ func (w *consumer) stop(drain time.Duration) {
 	}()
 	select {
 	case <-closed:
-	case <-time.After(closeGrace):
+	case <-late:
 		w.endpoint.log.Warn("NATS too slow, stopped without waiting for it")
 	}
 }

@@ -9,15 +9,14 @@ import (
 	"github.com/mochi-hooks/webhook/internal/stream"
 )
 
-// Together these are the time that Stop takes beside the draining, with a
-// margin to a second.
+// The time that Stop takes beside the draining, with a margin to a second.
 const (
 	// stopGrace is how long Stop waits for cancelled attempts to return.
 	// Only a foreign http.RoundTripper can need it.
 	stopGrace = 300 * time.Millisecond
 
-	// closeGrace is how long Stop waits for the disk.
-	closeGrace = 500 * time.Millisecond
+	// endGrace is how long it waits for that and for the disk together.
+	endGrace = 850 * time.Millisecond
 )
 
 // An endpoint is a configured receiver at work: its queue, its workers and its
@@ -170,6 +169,7 @@ func (e *endpoint) drain(most time.Duration, canceled <-chan struct{}) {
 // end stops the deliveries and ends what is left: it stays on disk, becomes
 // dead letters, or is dropped.
 func (e *endpoint) end(reason dropReason) {
+	late := time.After(endGrace)
 	e.pool.stop(stopGrace)
 	close(e.clock.stop)
 	closed := make(chan struct{})
@@ -179,7 +179,7 @@ func (e *endpoint) end(reason dropReason) {
 	}()
 	select {
 	case <-closed:
-	case <-time.After(closeGrace):
+	case <-late:
 		e.log.Warn("disk too slow, stopped without waiting for it")
 	}
 	switch s := e.queue.stats(); {
@@ -228,7 +228,7 @@ func (e *endpoint) closeFiles(reason dropReason) {
 // endUnwritten ends the events that wait and that a failing disk does not take:
 // they become dead letters, or are dropped.
 func (e *endpoint) endUnwritten() {
-	ctx, cancel := context.WithTimeout(context.Background(), closeGrace/2)
+	ctx, cancel := context.WithTimeout(context.Background(), endGrace/4)
 	defer cancel()
 	err := e.disk.spool.Sync(ctx)
 	if err == nil || ctx.Err() != nil {

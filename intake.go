@@ -242,7 +242,7 @@ func (s *streamLetters) write(letters ...*deadLetter) error {
 }
 
 func (s *streamLetters) send(l *deadLetter) error {
-	line, err := l.marshal()
+	line, err := marshal(l)
 	if err != nil {
 		return err
 	}
