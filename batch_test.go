@@ -104,6 +104,42 @@ func TestBatchGoesOutFullOrAfterLingering(t *testing.T) {
 	})
 }
 
+// TestBatchRestGoesOutToo: events that do not fit into one request go out by other
+// connections if those are free; those of one lane stay together.
+func TestBatchRestGoesOutToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := batchEndpoint(Batch{MaxEvents: 100, MaxBytes: 2000, Linger: 20 * time.Millisecond})
+		c.PoolSize = 3
+		e, got := recordBatches(t, &c, func([]string) outcome {
+			time.Sleep(time.Second)
+			return outcome{status: 200}
+		})
+		synctest.Wait()                               // all workers are idle
+		padding := "\n" + strings.Repeat("\x01", 200) // six times as long in a body
+		for i, client := range []string{"a", "b", "c", "a", "b", "c"} {
+			e.queue.offer(publishOf(client, fmt.Sprint(client, i, padding)), false)
+		}
+		time.Sleep(10 * time.Second)
+		var order []string
+		for _, s := range got() {
+			order = append(order, fmt.Sprint(s.at, " ", s.payloads[0][:2]))
+			if len(s.payloads) > 1 {
+				t.Errorf("%q", s.payloads)
+			}
+		}
+		slices.Sort(order)
+		if got, want := fmt.Sprint(order), "[0s a0 0s b1 0s c2 1s a3 1s b4 1s c5]"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		s := e.queue.stats()
+		checkSum(t, s)
+		if s.Delivered != 6 || s.Retried != 0 {
+			t.Errorf("%+v", s)
+		}
+		e.stop(0)
+	})
+}
+
 func TestBatchOfOneLaneKeepsItsOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := batchEndpoint(Batch{MaxEvents: 10})

@@ -132,7 +132,8 @@ func (w *worker) run() {
 
 // deliver makes an attempt for w.jobs and settles them. A batch that is refused
 // goes out again in halves until the refused event stands alone: w.ends is a
-// stack of where they end.
+// stack of where they end. What does not fit into a batch goes out by another
+// worker, or after it.
 func (w *worker) deliver() {
 	p, jobs := w.pool, w.jobs
 	if p.mayBeOld {
@@ -162,6 +163,10 @@ func (w *worker) deliver() {
 				p.queue.finish(jobs[at:at+n], result{fate: fateCorrupt})
 			}
 		} else {
+			if at+n < end && len(w.ends) == 1 {
+				end = at + p.queue.handBack(jobs[at:end], n)
+				jobs, w.ends[0] = jobs[:end], end
+			}
 			w.warm = true
 			start := time.Now()
 			out := w.poster.post(&w.req, start, start.Add(p.config.Timeout))

@@ -65,6 +65,37 @@ func (q *queue) finish(jobs []job, r result) {
 	q.dispatch()
 }
 
+// handBack lets jobs wait again that do not fit into a batch with the first n, if a
+// worker is idle that may take them and there is room for them. It returns how many
+// are left: the lane of the last one that fits stays with its worker.
+func (q *queue) handBack(jobs []job, n int) (left int) {
+	left = n
+	for left < len(jobs) && jobs[left].lane == jobs[n-1].lane {
+		left++
+	}
+	rest := jobs[left:]
+	if len(rest) == 0 {
+		return left
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.idle) == 0 || !q.admits() {
+		return len(jobs)
+	}
+	bytes := int64(0)
+	for i := range rest {
+		rest[i].result = result{fate: fateAgain}
+		bytes += q.store.cost(int(q.entries.at(rest[i].entry).size))
+	}
+	if !q.fits(len(rest), bytes) {
+		return len(jobs)
+	}
+	q.settle(rest)
+	q.batching.until = 1 // they were due
+	q.dispatch()
+	return left
+}
+
 // settle ends jobs that a worker took, each with its result. Those of one lane
 // that go back to it must come in one call.
 func (q *queue) settle(jobs []job) {
