@@ -184,6 +184,24 @@ func addLater(b *testBroker) { b.hook = nil }
 // startBroker starts a broker whose hook wants the given kinds.
 func startBroker(t testing.TB, kinds uint32, options ...brokerOption) *testBroker {
 	t.Helper()
+	b := newBroker(t, kinds, options...)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.open.Listener = l
+	tcp := listeners.NewNet("tcp", &b.open)
+	if err := b.server.AddListener(tcp); err != nil {
+		t.Fatal(err)
+	}
+	b.serve(t)
+	b.addr = tcp.Address()
+	return b
+}
+
+// newBroker makes a broker that does not listen yet.
+func newBroker(t testing.TB, kinds uint32, options ...brokerOption) *testBroker {
+	t.Helper()
 	b := &testBroker{recorder: &recorder{}, gate: &gateHook{}}
 	b.server = mqtt.New(&mqtt.Options{
 		InlineClient: true,
@@ -204,25 +222,20 @@ func startBroker(t testing.TB, kinds uint32, options ...brokerOption) *testBroke
 		b.addHook(t, hook)
 	}
 	b.hook = hook
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.open.Listener = l
-	tcp := listeners.NewNet("tcp", &b.open)
-	if err := b.server.AddListener(tcp); err != nil {
-		t.Fatal(err)
-	}
+	return b
+}
+
+// serve starts the broker.
+func (b *testBroker) serve(t testing.TB) {
+	t.Helper()
 	if err := b.server.Serve(); err != nil {
 		t.Fatal(err)
 	}
-	b.addr = tcp.Address()
 	b.stop = sync.OnceFunc(func() { closeServer(t, b.server) })
 	t.Cleanup(func() {
 		b.awaitGone(t)
 		b.stop()
 	})
-	return b
 }
 
 func discardLogger() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -93,6 +93,10 @@ func rawDial(t testing.TB, addr string) *rawClient {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newRawClient(t, conn)
+}
+
+func newRawClient(t testing.TB, conn net.Conn) *rawClient {
 	t.Cleanup(func() { conn.Close() })
 	return &rawClient{t: t, conn: conn, r: bufio.NewReader(conn), version: 4}
 }
@@ -101,20 +105,32 @@ func rawDial(t testing.TB, addr string) *rawClient {
 func dialConnect(t testing.TB, addr string, c rawConnect) (*rawClient, packets.Packet) {
 	t.Helper()
 	cl := rawDial(t, addr)
-	pk := c.packet()
-	cl.version = pk.ProtocolVersion
-	cl.send(pk)
-	return cl, cl.expect(packets.Connack)
+	return cl, cl.connect(c)
 }
 
 // mustConnect connects and requires success.
 func mustConnect(t testing.TB, addr string, c rawConnect) *rawClient {
 	t.Helper()
-	cl, ack := dialConnect(t, addr, c)
-	if ack.ReasonCode != 0 {
-		t.Fatalf("connect %+v: CONNACK 0x%02x", c, ack.ReasonCode)
-	}
+	cl := rawDial(t, addr)
+	cl.mustConnect(c)
 	return cl
+}
+
+// connect sends a CONNECT and returns the CONNACK.
+func (c *rawClient) connect(connect rawConnect) packets.Packet {
+	c.t.Helper()
+	pk := connect.packet()
+	c.version = pk.ProtocolVersion
+	c.send(pk)
+	return c.expect(packets.Connack)
+}
+
+// mustConnect requires success.
+func (c *rawClient) mustConnect(connect rawConnect) {
+	c.t.Helper()
+	if ack := c.connect(connect); ack.ReasonCode != 0 {
+		c.t.Fatalf("connect %+v: CONNACK 0x%02x", connect, ack.ReasonCode)
+	}
 }
 
 // send encodes and writes a packet.
