@@ -82,7 +82,7 @@ func (h *Hook) Provides(b byte) bool {
 	case mqtt.OnPublished, mqtt.OnWillSent:
 		return h.need(needPublish)
 	case mqtt.OnPublish:
-		return h.syncs.Load() && h.need(needPublish)
+		return h.need(needMessages) || h.syncs.Load() && h.need(needPublish)
 	case mqtt.OnPacketSent:
 		return h.need(needConnack | needSessions)
 	case mqtt.OnStarted, mqtt.OnPacketRead, mqtt.OnSessionEstablished, mqtt.OnDisconnect, mqtt.OnClientExpired:
@@ -122,12 +122,15 @@ func (h *Hook) OnPublished(cl *mqtt.Client, pk packets.Packet) {
 	}
 }
 
-// OnPublish makes message_publish for the endpoints that record it before the
-// broker acknowledges it. It is left out when a hook before this one fails in a
-// way that the broker ignores, so it marks the packet for OnPublished, in a
-// field that has no meaning in a PUBLISH.
+// OnPublish signs a message that will be delivered, and makes message_publish for
+// the endpoints that record it before the broker acknowledges it. It is left out
+// when a hook before this one fails in a way that the broker ignores, so it marks
+// the packet for OnPublished, in a field that has no meaning in a PUBLISH.
 func (h *Hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
-	if !cl.Net.Inline && pk.FixedHeader.Qos > 0 && !pk.Ignore && pk.TopicName != "" && h.wants(kindPublish) {
+	if h.need(needMessages) {
+		signPublish(cl, &pk)
+	}
+	if h.syncs.Load() && !cl.Net.Inline && pk.FixedHeader.Qos > 0 && !pk.Ignore && pk.TopicName != "" && h.wants(kindPublish) {
 		h.emitPublish(cl, &pk, beforeAck)
 		pk.SessionPresent = true
 	}

@@ -62,7 +62,7 @@ func (m *message) is(pk *packets.Packet) bool {
 // messageSent makes message_delivered, in W or R.
 func (h *Hook) messageSent(cl *mqtt.Client, pk *packets.Packet) {
 	h.adopt(cl)
-	fromUser := h.userOf(pk.Origin)
+	fromUser := h.publisherOf(pk)
 	s := h.sessions.lock(cl.ID)
 	defer h.sessions.unlock(s)
 	qos := pk.FixedHeader.Qos
@@ -151,7 +151,7 @@ func (h *Hook) sentUnseen(s *session, cl *mqtt.Client, id uint16) *message {
 	if !ok || pk.FixedHeader.Type != packets.Publish {
 		return nil
 	}
-	m := newMessage(&pk, s.topicOf(cl, &pk), h.userOf(pk.Origin))
+	m := newMessage(&pk, s.topicOf(cl, &pk), h.publisherOf(&pk))
 	m.extra = messageExtra(h.extraWants(), &pk)
 	m.unsent = true
 	h.delivered(cl, &m)

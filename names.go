@@ -4,7 +4,27 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
 )
+
+// signPublish writes into a message who publishes it, where the broker has what a
+// CONNECT says. It does nothing with that in a PUBLISH, but copies it with the
+// message to wherever that is kept: the client id may be another user's by the
+// time of a delivery.
+func signPublish(cl *mqtt.Client, pk *packets.Packet) {
+	pk.Connect.ClientIdentifier, pk.Connect.Username = cl.ID, cl.Properties.Username
+}
+
+// publisherOf returns the user name of a message's publisher, "" for none. What
+// is not signed, such as a will, has that of its client id, if that is known.
+func (h *Hook) publisherOf(pk *packets.Packet) string {
+	if pk.Connect.ClientIdentifier != "" {
+		return view(pk.Connect.Username)
+	}
+	return h.userOf(pk.Origin)
+}
 
 // userOf returns the user name of the client id's session, "" if there is none.
 func (h *Hook) userOf(id string) string {
