@@ -44,7 +44,7 @@ func (h *Hook) Healthy() error {
 // healthy returns what is wrong with the endpoint, if anything is.
 func (e *endpoint) healthy() error {
 	var errs []error
-	if e.queue.breakerOpen() {
+	if e.queue.isOnlyProbed() {
 		err := errors.New("breaker open")
 		if last := e.pool.lastFailure.Load(); last != nil {
 			err = fmt.Errorf("breaker open: %s", last.text())
@@ -64,8 +64,15 @@ func (e *endpoint) healthy() error {
 	return errors.Join(errs...)
 }
 
-func (q *queue) breakerOpen() bool {
+func (q *queue) isOnlyProbed() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.gate.open
+	return q.onlyProbed()
+}
+
+// onlyProbed reports whether probes are all that the endpoint gets. One that is
+// disabled or has ended gets none, whatever its breaker has come to. q.mu is
+// held.
+func (q *queue) onlyProbed() bool {
+	return q.gate.open && q.limits.workers > 0 && !q.halted
 }

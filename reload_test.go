@@ -472,6 +472,52 @@ func TestReloadRemoves(t *testing.T) {
 	})
 }
 
+// TestReloadEndsTheProbes takes an endpoint away, or disables it, that was only
+// probed: what says that it is would say so for ever.
+func TestReloadEndsTheProbes(t *testing.T) {
+	got := newInbox()
+	bad := got.serve(t, func(*http.Request) int { return 503 })
+	for _, test := range []struct {
+		name    string
+		change  func(*Endpoint)
+		waits   bool // until it is enabled again
+		healthy bool
+	}{
+		{"other settings", func(e *Endpoint) { e.PoolSize = 1 }, true, false},
+		{"disabled", func(e *Endpoint) { e.Disabled = true }, true, true},
+		{"removed", func(e *Endpoint) { e.Name = "another" }, false, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
+			failing := func(e *Endpoint) {
+				e.Name, e.Queue = "failing", Queue{Type: DiskQueue, Dir: dir}
+				e.Breaker = Breaker{Failures: 1, Cooldown: time.Hour}
+			}
+			h := runHook(t, &Options{Config: allPublishes(bad, failing), DrainTimeout: -1})
+			h.emit(publishOf("c", "x"))
+			stats := func() EndpointStats { return h.Stats().Endpoints["failing"] }
+			awaitTrue(t, "the breaker is open and the event gets older", func() bool {
+				s := stats()
+				return s.Breaker == "open" && s.OldestWaitingMS > 0
+			})
+			mustReload(t, h, allPublishes(bad, func(e *Endpoint) { failing(e); test.change(e) }))
+			if d := h.departureOf("failing"); d != nil {
+				<-d.ended
+			}
+			want := "open"
+			if test.healthy {
+				want = "closed"
+			}
+			if s := stats(); s.Waiting != 1 || s.Breaker != want || (s.OldestWaitingMS > 0) != test.waits {
+				t.Errorf("want an event that waits, breaker %s, an age: %v; stats %+v", want, test.waits, s)
+			}
+			if err := h.Healthy(); (err == nil) != test.healthy {
+				t.Errorf("Healthy: got %v, want nil: %v", err, test.healthy)
+			}
+		})
+	}
+}
+
 func TestReloadRefuses(t *testing.T) {
 	dir := t.TempDir()
 	onDisk := allPublishes("http://127.0.0.1:1/", func(e *Endpoint) { e.Queue = Queue{Type: DiskQueue, Dir: dir} })

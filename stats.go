@@ -40,12 +40,12 @@ type EndpointStats struct {
 	// LostLetters counts the Dead that the dead letter file did not take.
 	LostLetters uint64 `json:"lost_letters,omitempty"`
 
-	// Breaker is "closed" when the endpoint is used normally and "open"
-	// when it is only probed.
+	// Breaker is "open" when the endpoint is only probed, else "closed":
+	// when it is used normally, is disabled or has ended.
 	Breaker string `json:"breaker"`
 
 	// OldestWaitingMS is the age of the oldest waiting event in
-	// milliseconds.
+	// milliseconds, 0 when the endpoint has ended.
 	OldestWaitingMS int64 `json:"oldest_waiting_ms"`
 
 	// Latency is that of the attempts that got an HTTP status.
@@ -213,10 +213,11 @@ func (q *queue) stats() EndpointStats {
 		Latency: c.latency.summary(), Durations: c.latency.durations(),
 		Events: c.byEvent(q.limits.events),
 	}
-	if q.gate.open {
+	if q.onlyProbed() {
 		s.Breaker = "open"
 	}
-	if at := q.age.oldestWaiting(&q.entries); at != 0 {
+	// What stays on disk when the endpoint has ended waits for nothing here.
+	if at := q.age.oldestWaiting(&q.entries); at != 0 && !q.halted {
 		s.OldestWaitingMS = max(time.Now().UnixMilli()-q.entries.at(at).born, 0)
 	}
 	return s

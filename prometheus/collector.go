@@ -70,7 +70,7 @@ var (
 	inFlight = metric("in_flight_events",
 		"Events of attempts that are under way.")
 	oldest = metric("oldest_event_age_seconds",
-		"Age of the oldest waiting event, 0 if none waits.")
+		"Age of the oldest waiting event, 0 if none waits or the endpoint was removed.")
 	breaker = metric("breaker_open",
 		"1 while the endpoint has failed so often that it is only probed, else 0.")
 )

@@ -80,7 +80,7 @@ mochi_webhook_lost_letters_total{endpoint="orders"} 2
 mochi_webhook_offered_total{endpoint="orders",event="on_client_connected"} 10
 mochi_webhook_offered_total{endpoint="orders",event="on_message_publish"} 90
 mochi_webhook_offered_total{endpoint="orders",event="unknown"} 0
-# HELP mochi_webhook_oldest_event_age_seconds Age of the oldest waiting event, 0 if none waits.
+# HELP mochi_webhook_oldest_event_age_seconds Age of the oldest waiting event, 0 if none waits or the endpoint was removed.
 # TYPE mochi_webhook_oldest_event_age_seconds gauge
 mochi_webhook_oldest_event_age_seconds{endpoint="orders"} 1.25
 # HELP mochi_webhook_queue_bytes Bytes that waiting events take in memory or on disk.
