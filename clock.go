@@ -64,14 +64,22 @@ func (c *clock) tick(now time.Time) time.Duration {
 	next = min(next, q.lingering(now))
 	giveUp := c.giveUp
 	q.mu.Unlock()
-	if len(drops) > 0 {
-		c.log.Warn("events dropped", drops...)
-	}
+	c.logDrops(drops)
 	if len(c.jobs) > 0 {
 		giveUp(c.jobs)
 		return 0 // there may be more
 	}
 	return next
+}
+
+// end stops the clock and sums up the drops that are left to tell: later ones
+// have log lines of their own.
+func (c *clock) end() {
+	close(c.stop)
+	c.queue.mu.Lock()
+	drops := c.untoldDrops()
+	c.queue.mu.Unlock()
+	c.logDrops(drops)
 }
 
 // kickClock makes the clock look again at what is due.
@@ -146,22 +154,34 @@ func (c *clock) expire(now time.Time) time.Duration {
 	return 0
 }
 
-// sumUpDrops returns how many events were dropped since the last time, as
-// attributes of a log line, or nothing and when to ask again.
+// sumUpDrops returns the drops that are due to be told, or nothing and when to
+// ask again.
 func (c *clock) sumUpDrops(now time.Time) ([]any, time.Duration) {
-	q := c.queue
-	if q.unlogged == 0 {
+	if c.queue.unlogged == 0 {
 		return nil, time.Hour
 	}
 	if wait := dropLogInterval - now.Sub(c.dropLogged); wait > 0 {
 		return nil, wait
 	}
-	var attrs []any
+	c.dropLogged = now
+	return c.untoldDrops(), time.Hour
+}
+
+// untoldDrops returns how many events were dropped since the last time, as
+// attributes of a log line. The queue's lock is held.
+func (c *clock) untoldDrops() (attrs []any) {
+	q := c.queue
 	for r, n := range q.counters.dropped {
 		if n > c.logged[r] {
 			attrs = append(attrs, dropNames[r], n-c.logged[r])
 		}
 	}
-	c.logged, c.dropLogged, q.unlogged = q.counters.dropped, now, 0
-	return attrs, time.Hour
+	c.logged, q.unlogged = q.counters.dropped, 0
+	return attrs
+}
+
+func (c *clock) logDrops(drops []any) {
+	if len(drops) > 0 {
+		c.log.Warn("events dropped", drops...)
+	}
 }

@@ -267,7 +267,7 @@ func (w *consumer) stop(drain time.Duration) {
 	w.stopped()
 	late := time.After(endGrace)
 	w.endpoint.pool.stop(stopGrace)
-	close(w.endpoint.clock.stop)
+	w.endpoint.clock.end()
 	closed := make(chan struct{})
 	go func() { // ends when the connection lets it
 		w.endpoint.clock.ended.Wait()

@@ -171,7 +171,7 @@ func (e *endpoint) drain(most time.Duration, canceled <-chan struct{}) {
 func (e *endpoint) end(reason dropReason) {
 	late := time.After(endGrace)
 	e.pool.stop(stopGrace)
-	close(e.clock.stop)
+	e.clock.end()
 	closed := make(chan struct{})
 	go func() { // ends when the disk lets it
 		e.closeFiles(reason)

@@ -1,9 +1,12 @@
 package webhook
 
 import (
+	"bytes"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -62,6 +65,52 @@ func wantStopWithin(t *testing.T, h *Hook, least, most time.Duration) {
 	after := statsOf(t, h)
 	if after.Offered != before.Offered+1 || after.Dropped["stopped"] != before.Dropped["stopped"]+1 {
 		t.Errorf("an event after Stop: stats %+v, before %+v", after, before)
+	}
+}
+
+// TestStopTellsAllDrops looks for the drops of the last seconds in the log, and
+// for those of the stop itself, each once.
+func TestStopTellsAllDrops(t *testing.T) {
+	for name, end := range map[string]func(*testing.T, *Hook){
+		"stop": func(t *testing.T, h *Hook) { wantStopWithin(t, h, 0, time.Second) },
+		"removal": func(t *testing.T, h *Hook) {
+			another := Endpoint{Name: "another", URL: "http://127.0.0.1:1/"}
+			mustReload(t, h, &Config{Endpoints: []Endpoint{another}})
+			<-h.departureOf("default").ended
+			t.Cleanup(func() { _ = h.Stop() })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var log bytes.Buffer
+				h := new(Hook)
+				h.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+				small := func(e *Endpoint) { e.PoolSize, e.Queue.Capacity, e.Queue.Overflow = 1, 2, DropNewest }
+				hangs := roundTripFunc(func(r *http.Request) (*http.Response, error) {
+					<-r.Context().Done()
+					return nil, r.Context().Err()
+				})
+				err := h.Init(&Options{Config: allPublishes("http://127.0.0.1:1/", small), DrainTimeout: -1, Transport: hangs})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i := range 4 + 5 { // one in flight, two that wait
+					h.emit(publishOf(fmt.Sprint(i), "x"))
+					statsOf(t, h) // a queue that is busy counts when somebody looks
+					synctest.Wait()
+				}
+				end(t, h)
+				var told []string
+				for line := range strings.Lines(log.String()) {
+					_, line, _ = strings.Cut(strings.TrimSpace(line), "msg=")
+					told = append(told, line)
+				}
+				want := []string{`"events dropped" endpoint=default queue_full=1`, `"events dropped" endpoint=default queue_full=5`}
+				if len(told) != 3 || !slices.Equal(told[:2], want) || !strings.HasSuffix(told[2], " count=3") {
+					t.Errorf("logged %q, want %q and a line about 3 that were left", told, want)
+				}
+			})
+		})
 	}
 }
 
