@@ -94,6 +94,7 @@ func limitsOf(config *Endpoint) limits {
 		rate:       config.RateLimit,
 		queue:      config.Queue,
 		retry:      config.Retry,
+		breaker:    config.Breaker,
 		batch:      config.Batch,
 		workers:    config.PoolSize,
 		forwards:   config.Stream.enabled(),

@@ -134,6 +134,17 @@ func (g *gate) retarget() {
 	*g = gate{epoch: g.epoch, limiter: g.limiter, target: g.target + 1}
 }
 
+// shorten ends what began under earlier settings when it would have ended at the
+// latest if it began now.
+func (g *gate) shorten(b Breaker, mostPause time.Duration) {
+	now := g.now()
+	if b.Failures < 0 {
+		g.failures, g.open, g.probing = 0, false, false
+	}
+	g.nextProbe = min(g.nextProbe, now+int64(b.Cooldown))
+	g.pausedUntil = min(g.pausedUntil, now+int64(mostPause))
+}
+
 // due returns when a shut gate may open, in nanoseconds since the epoch, or
 // false when nothing but an attempt's end will change it.
 func (g *gate) due() (int64, bool) {

@@ -329,7 +329,7 @@ func (p *pool) conclude(w *worker, jobs []job, n int, out outcome, took time.Dur
 	q := p.queue
 	var opened, closed bool
 	q.mu.Lock()
-	probe := w.probe
+	breaker, probe := q.limits.breaker, w.probe // not p's own: a reload may have changed it meanwhile
 	q.attempted(out, took)
 	if w.target != q.gate.target { // where nothing has failed yet
 		for i := range jobs {
@@ -340,12 +340,12 @@ func (p *pool) conclude(w *worker, jobs []job, n int, out outcome, took time.Dur
 		case delivered:
 			closed = q.gate.succeeded()
 		case failed, misconfigured:
-			opened = q.gate.failed(p.config.Breaker, probe)
+			opened = q.gate.failed(breaker, probe)
 		case paused:
-			q.gate.pause(min(out.retryAfter, p.config.Retry.MaxRetryAfter))
+			q.gate.pause(min(out.retryAfter, q.limits.retry.MaxRetryAfter))
 		case refused:
 			if probe {
-				q.gate.probed(p.config.Breaker)
+				q.gate.probed(breaker)
 			}
 		}
 	}
@@ -360,7 +360,7 @@ func (p *pool) conclude(w *worker, jobs []job, n int, out outcome, took time.Dur
 		q.kickClock()
 	}
 	q.mu.Unlock()
-	p.report(out, opened, closed)
+	p.report(out, breaker, opened, closed)
 	return goOn
 }
 
@@ -416,13 +416,13 @@ func (i *interval) due() bool {
 }
 
 // report logs the changes in an endpoint's health, not its single failures.
-func (p *pool) report(out outcome, opened, closed bool) {
+func (p *pool) report(out outcome, breaker Breaker, opened, closed bool) {
 	if closed {
 		p.log.Info("endpoint recovered")
 	}
 	if opened {
 		p.log.Warn("endpoint failing, breaker open", "status", out.status, "error", out.err,
-			"failures", p.config.Breaker.Failures, "cooldown", p.config.Breaker.Cooldown)
+			"failures", breaker.Failures, "cooldown", breaker.Cooldown)
 	}
 	switch out.verdict {
 	case delivered:

@@ -58,6 +58,7 @@ type limits struct {
 	rate       RateLimit
 	queue      Queue
 	retry      Retry
+	breaker    Breaker
 	batch      Batch  // MaxEvents is 1 for none
 	forwards   bool   // deliveries are into a stream
 	events     uint32 // bit set of the kinds that a rule names

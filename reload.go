@@ -24,7 +24,8 @@ var errStopped = errors.New("the hook is stopped")
 // known by its name, without regard to case. What waits for it goes to its new
 // URL, by its new settings; attempts in flight end as they began, and count
 // toward the new PoolSize. Another URL closes an open breaker and ends pauses
-// and backoffs. An endpoint that is Disabled takes no more events, and keeps
+// and backoffs; with the same one, those under way last no longer than they
+// could if they began now. An endpoint that is Disabled takes no more events, and keeps
 // those that wait until it is enabled again or Retry.MaxAge is over. One that is
 // missing in the new configuration takes no more events and goes on delivering
 // those that wait for Options.DrainTimeout; those that are left then stay on

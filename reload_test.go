@@ -338,6 +338,65 @@ func TestReloadDuringAttempt(t *testing.T) {
 	})
 }
 
+// TestReloadShortens lowers how long an endpoint is left alone, after a failure
+// that has it left alone for an hour, and while an attempt is under way.
+func TestReloadShortens(t *testing.T) {
+	for name, test := range map[string]struct {
+		status        int
+		before, after func(*Endpoint)
+	}{
+		"cooldown": {500,
+			func(e *Endpoint) { e.Breaker = Breaker{Failures: 1, Cooldown: time.Hour} },
+			func(e *Endpoint) { e.Breaker = Breaker{Failures: 1, Cooldown: time.Second} }},
+		"no breaker": {500,
+			func(e *Endpoint) { e.Breaker = Breaker{Failures: 1, Cooldown: time.Hour} },
+			func(e *Endpoint) { e.Breaker = Breaker{Failures: -1} }},
+		"pause": {429,
+			func(e *Endpoint) { e.Retry.MaxRetryAfter = time.Hour },
+			func(e *Endpoint) { e.Retry.MaxRetryAfter = time.Second }},
+		"backoff": {500,
+			func(e *Endpoint) { e.Retry.MinBackoff, e.Retry.MaxBackoff = time.Hour, time.Hour },
+			func(e *Endpoint) { e.Retry.MinBackoff, e.Retry.MaxBackoff = time.Millisecond, time.Second }},
+	} {
+		for _, during := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, attempt under way: %v", name, during), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					var attempts atomic.Int64
+					reply := make(chan bool)
+					h := runHook(t, &Options{DrainTimeout: -1, Transport: roundTripFunc(func(*http.Request) (*http.Response, error) {
+						if attempts.Add(1) > 1 {
+							return answer(200)
+						}
+						<-reply
+						return respond(test.status, http.NoBody, http.Header{"Retry-After": {"3600"}}), nil
+					}), Config: allPublishes("http://127.0.0.1:1/", func(e *Endpoint) {
+						e.Retry = Retry{MinBackoff: time.Millisecond, MaxBackoff: time.Millisecond, MaxAge: -1}
+						test.before(e)
+					})})
+					h.emit(publishOf("c", "x"))
+					synctest.Wait()
+					if !during {
+						close(reply)
+						time.Sleep(time.Minute)
+					}
+					mustReload(t, h, allPublishes("http://127.0.0.1:1/", func(e *Endpoint) {
+						e.Retry = Retry{MinBackoff: time.Millisecond, MaxBackoff: time.Millisecond, MaxAge: -1}
+						test.after(e)
+					}))
+					if during {
+						close(reply)
+					}
+					time.Sleep(time.Second)
+					synctest.Wait()
+					if s := h.Stats().Endpoints["default"]; s.Delivered != 1 || s.Breaker != "closed" {
+						t.Errorf("a second after the reload: stats %+v", s)
+					}
+				})
+			})
+		}
+	}
+}
+
 func TestReloadDisables(t *testing.T) {
 	got := newInbox()
 	url := got.serve(t, ok)

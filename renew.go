@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"time"
 )
 
 // next prepares the endpoint that goes on with e's queue under another
@@ -118,6 +119,8 @@ func (e *endpoint) renew(old *endpoint) {
 		q.endBackoffs()
 	} else if e.pool != old.pool {
 		e.pool.lastFailure.Store(old.pool.lastFailure.Load())
+		q.gate.shorten(q.limits.breaker, q.limits.retry.MaxRetryAfter)
+		q.shortenBackoffs(q.limits.retry.MaxBackoff)
 	}
 	if q.closed { // it had been removed
 		q.closed, q.removed, q.drained = false, false, make(chan struct{})
@@ -164,6 +167,16 @@ func (q *queue) endBackoffs() {
 		at := q.backoff.at[0]
 		heap.Pop(&q.backoff)
 		q.pushReady(at)
+	}
+}
+
+// shortenBackoffs lets no lane wait for longer than most from now on. Their
+// order stays.
+func (q *queue) shortenBackoffs(most time.Duration) {
+	latest := q.gate.now() + int64(most)
+	for _, at := range q.backoff.at {
+		l := q.lanes.at(at)
+		l.readyAt = min(l.readyAt, latest)
 	}
 }
 

@@ -145,7 +145,8 @@ func (q *queue) settle(jobs []job) {
 				}
 				l := q.lanes.at(j.lane)
 				l.status = uint16(r.status)
-				l.readyAt = max(l.readyAt, q.gate.now()+int64(r.backoff))
+				backoff := min(r.backoff, q.limits.retry.MaxBackoff) // a reload may have lowered it meanwhile
+				l.readyAt = max(l.readyAt, q.gate.now()+int64(backoff))
 			}
 			if r.alone {
 				e.flags |= entryAlone
