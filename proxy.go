@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"golang.org/x/net/http/httpproxy"
@@ -26,11 +27,20 @@ type proxy struct {
 
 // proxyFromEnvironment returns the proxy for requests to u, or nil for none.
 func proxyFromEnvironment(u *url.URL, t TLS) (*proxy, error) {
-	pu, err := httpproxy.FromEnvironment().ProxyFunc()(u)
+	env := httpproxy.FromEnvironment()
+	value := &env.HTTPProxy
+	if u.Scheme == "https" {
+		value = &env.HTTPSProxy
+	}
+	valid := isProxyURL(*value)
+	if !valid { // httpproxy ignores it, and a valid one shows whether NO_PROXY does too
+		*value = "http://proxy"
+	}
+	pu, err := env.ProxyFunc()(u)
 	if err != nil || pu == nil {
 		return nil, err
 	}
-	if strings.HasPrefix(pu.Path, "//") { // what is no URL was taken for one without a scheme
+	if !valid || strings.HasPrefix(pu.Path, "//") { // what is no URL was taken for one without a scheme
 		return nil, fmt.Errorf("%s_PROXY: is not a URL; check the port, and the percent escapes of user and password", strings.ToUpper(u.Scheme))
 	}
 	p := &proxy{user: pu.User}
@@ -52,8 +62,21 @@ func proxyFromEnvironment(u *url.URL, t TLS) (*proxy, error) {
 	if pu.Hostname() == "" {
 		return nil, fmt.Errorf("%s_PROXY: has no host", strings.ToUpper(u.Scheme))
 	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return nil, fmt.Errorf("%s_PROXY: the port of a proxy is 1 to 65535", strings.ToUpper(u.Scheme))
+	}
 	p.addr = net.JoinHostPort(pu.Hostname(), port)
 	return p, nil
+}
+
+// isProxyURL reports whether httpproxy takes text for a URL, with or without a
+// scheme.
+func isProxyURL(text string) bool {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme == "" || u.Host == "" {
+		_, err = url.Parse("http://" + text)
+	}
+	return err == nil
 }
 
 // headers are the headers of a request to the proxy itself.

@@ -15,11 +15,9 @@ import (
 // given are empty.
 func withProxies(t *testing.T, variables map[string]string) {
 	t.Helper()
-	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"} {
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "REQUEST_METHOD"} {
 		t.Setenv(name, variables[name])
-		t.Setenv(strings.ToLower(name), "")
 	}
-	t.Setenv("REQUEST_METHOD", "")
 }
 
 // connectProxy is the script of a proxy that answers CONNECT with reply and,
@@ -274,6 +272,8 @@ func expect(r *bufio.Reader, want string) bool {
 
 // TestProxyChoice is about which proxy the environment names, if any.
 func TestProxyChoice(t *testing.T) {
+	const noURL = "HTTP_PROXY: is not a URL; check the port, and the percent escapes of user and password"
+	const cgi = "refusing to use HTTP_PROXY value in CGI environment; see golang.org/s/cgihttpproxy"
 	for _, tt := range []struct {
 		name      string
 		url       string
@@ -292,8 +292,18 @@ func TestProxyChoice(t *testing.T) {
 		{"not for this host", "http://a.webhook.test/", map[string]string{"HTTP_PROXY": "http://proxy.test", "NO_PROXY": "b.test, webhook.test"}, "", ""},
 		{"not for this network", "http://10.1.2.3/", map[string]string{"HTTP_PROXY": "http://proxy.test", "NO_PROXY": "10.0.0.0/8"}, "", ""},
 		{"unknown scheme", "http://webhook.test/", map[string]string{"HTTP_PROXY": "ftp://user:secret@proxy.test"}, "", "HTTP_PROXY: the scheme of a proxy is http, https or socks5"},
-		{"unescaped password", "http://webhook.test/", map[string]string{"HTTP_PROXY": "http://user:sec ret@proxy.test"}, "", "HTTP_PROXY: is not a URL; check the port, and the percent escapes of user and password"},
+		{"unescaped password", "http://webhook.test/", map[string]string{"HTTP_PROXY": "http://user:sec ret@proxy.test"}, "", noURL},
 		{"bad port", "https://webhook.test/", map[string]string{"HTTPS_PROXY": "http://user:secret@proxy.test:http"}, "", "HTTPS_PROXY: is not a URL; check the port, and the percent escapes of user and password"},
+		{"bad escape", "http://webhook.test/", map[string]string{"HTTP_PROXY": "http://user:50%off@proxy.test"}, "", noURL},
+		{"bad escape without scheme", "http://webhook.test/", map[string]string{"HTTP_PROXY": "user:50%off@proxy.test"}, "", noURL},
+		{"bad escape in lower case", "http://webhook.test/", map[string]string{"HTTP_PROXY": "http://proxy.test", "http_proxy": "http://user:50%off@proxy.test"}, "", noURL},
+		{"bad escape for https", "http://webhook.test/", map[string]string{"HTTPS_PROXY": "http://user:50%off@proxy.test"}, "", ""},
+		{"bad escape for loopback", "http://127.0.0.1/", map[string]string{"HTTP_PROXY": "http://user:50%off@proxy.test"}, "", ""},
+		{"bad escape for another host", "http://webhook.test/", map[string]string{"HTTP_PROXY": "http://user:50%off@proxy.test", "NO_PROXY": "webhook.test"}, "", ""},
+		{"bad escape under CGI", "http://webhook.test/", map[string]string{"HTTP_PROXY": "http://user:50%off@proxy.test", "REQUEST_METHOD": "GET"}, "", cgi},
+		{"port 0", "http://webhook.test/", map[string]string{"HTTP_PROXY": "user:secret@proxy.test:0"}, "", "HTTP_PROXY: the port of a proxy is 1 to 65535"},
+		{"last port", "http://webhook.test/", map[string]string{"HTTP_PROXY": "proxy.test:65535"}, "proxy.test:65535", ""},
+		{"port too high", "https://webhook.test/", map[string]string{"HTTPS_PROXY": "https://user:secret@proxy.test:65536"}, "", "HTTPS_PROXY: the port of a proxy is 1 to 65535"},
 		{"no host", "https://webhook.test/", map[string]string{"HTTPS_PROXY": "http://user:secret@:80"}, "", "HTTPS_PROXY: has no host"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
