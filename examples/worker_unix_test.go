@@ -25,7 +25,7 @@ func TestWorkerPaused(t *testing.T) {
 	paused.signal(syscall.SIGSTOP)
 	receiver.await(t, clients*each)
 	paused.signal(syscall.SIGCONT)
-	paused.stderr.waitLine(t, "partition lost")
+	paused.stderr.waitLine(t, "partitions lost")
 	receiver.mu.Lock()
 	again := receiver.again
 	receiver.mu.Unlock()

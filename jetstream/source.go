@@ -215,8 +215,8 @@ func (s *source) look() error {
 		}
 	}
 	s.mu.Unlock()
+	s.warnOfLost(lost)
 	for _, p := range lost {
-		s.config.Log.Warn("partition lost", "partition", p.n)
 		p.end()
 		s.sink.End(p.n)
 	}
@@ -237,6 +237,20 @@ func (s *source) look() error {
 	}
 	s.mu.Unlock()
 	return s.takeMore(more, taken)
+}
+
+// warnOfLost logs partitions that this worker has lost, a few of them by number:
+// a server that starts again may take a thousand at once.
+func (s *source) warnOfLost(lost []*partition) {
+	if len(lost) == 0 {
+		return
+	}
+	var numbers []int
+	for _, p := range lost {
+		numbers = append(numbers, p.n)
+	}
+	slices.Sort(numbers)
+	s.config.Log.Warn("partitions lost", "count", len(numbers), "first", numbers[:min(len(numbers), 8)])
 }
 
 // consumers returns the partitions that have a consumer, and the names of this

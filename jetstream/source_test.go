@@ -3,6 +3,7 @@ package jetstream_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ type sink struct {
 	events chan stream.Message // room for all that a test has
 	ended  chan struct{}       // what End returns
 	ends   chan int            // partitions of which it was called
+	log    *logLines           // of its source
 
 	mu     sync.Mutex
 	leased time.Time // until when, as far as is known
@@ -55,13 +57,14 @@ func (s *sink) await(t *testing.T, lease bool) {
 }
 
 // startSource starts a source and a publisher.
-func startSource(t *testing.T, url, publisherURL string, partitions int, to stream.Sink) (stream.Source, stream.Publisher) {
+func startSource(t *testing.T, url, publisherURL string, partitions int, to *sink) (stream.Source, stream.Publisher) {
 	t.Helper()
 	engine, err := stream.Find("jetstream")
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, _ := logger(t, "source")
+	log, lines := logger(t, "source")
+	to.log = lines
 	c := stream.Config{URL: publisherURL, Name: "MQTT_WEBHOOKS", Endpoint: "orders", Partitions: partitions, Replicas: 1, MaxBytes: 1 << 30, Log: log}
 	p, err := engine.Publisher(c)
 	if err != nil {
@@ -212,6 +215,58 @@ func TestLeaseEnds(t *testing.T) {
 	to.await(t, false)
 	via.open()
 	to.await(t, true)
+}
+
+// TestLostPartitions takes all partitions away at once, as a server does that
+// starts again: that is a line in the log, not one for each.
+func TestLostPartitions(t *testing.T) {
+	t.Parallel()
+	nats := startNATS(t, nil)
+	js := client(t, nats.ClientURL())
+	to := newSink()
+	const partitions = 32
+	startSource(t, nats.ClientURL(), nats.ClientURL(), partitions, to)
+	st, err := js.Stream(t.Context(), "MQTT_WEBHOOKS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	eventually(t, 20*time.Second, func() string {
+		names = names[:0]
+		l := st.ConsumerNames(t.Context())
+		for name := range l.Name() {
+			names = append(names, name)
+		}
+		if len(names) < partitions {
+			return fmt.Sprintf("%d consumers: %v", len(names), l.Err())
+		}
+		return ""
+	})
+	for _, name := range names {
+		if err := st.DeleteConsumer(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lines := 0
+	eventually(t, 20*time.Second, func() string {
+		lines = 0
+		lost := 0
+		for line := range strings.Lines(to.log.String()) {
+			if _, rest, ok := strings.Cut(line, `msg="partitions lost" count=`); ok {
+				var n int
+				_, _ = fmt.Sscan(rest, &n)
+				lines++
+				lost += n
+			}
+		}
+		if lost != partitions {
+			return fmt.Sprintf("%d partitions lost in the log:\n%s", lost, to.log)
+		}
+		return ""
+	})
+	if lines > 4 { // the worker may have looked in between
+		t.Errorf("%d lines in the log:\n%s", lines, to.log)
+	}
 }
 
 // TestLongEvents takes no more of them than there is room for.
