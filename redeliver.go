@@ -149,10 +149,17 @@ func (r *redelivery) offerAll(ctx context.Context, letters io.Reader) (errs []er
 }
 
 func (r *redelivery) offer(line []byte) error {
-	var l deadLetter
+	var l struct {
+		deadLetter
+		Body *string `json:"body"` // one that is missing is not an empty one
+	}
 	if err := json.Unmarshal(line, &l); err != nil {
 		return errors.New("not a dead letter: " + err.Error())
 	}
+	if l.Body == nil {
+		return errors.New("not a dead letter: it has no body")
+	}
+	l.deadLetter.Body = *l.Body
 	id, err := parseID(l.ID)
 	if err != nil {
 		return err

@@ -62,28 +62,31 @@ func TestRedeliver(t *testing.T) {
 		strings.Replace(letterLine("audit", 7, "x"), `"body"`, `"body_encoding":"rot13","body"`, 1),
 		strings.Replace(letterLine("audit", 8, "x"), "on_message_publish", "on_nothing", 1),
 		letterLine("audit", 9, "nine"),
-		letterLine("audit", 10, "torn")[:50],
+		letterLine("audit", 10, ""),
+		strings.Replace(letterLine("audit", 11, "x"), `"body":"x"`, `"tail":"x"`, 1),
+		strings.Replace(letterLine("audit", 12, "x"), `"body":"x"`, `"body":null`, 1),
+		letterLine("audit", 13, "torn")[:50],
 	)
 	stats, err := Redeliver(t.Context(), redeliverConfig(server.url()), path)
 	if err == nil || !strings.HasPrefix(err.Error(), "webhook: "+path) {
 		t.Errorf("got %v", err)
 	}
-	for _, n := range []int{3, 4, 6, 7, 9, 10, 12} {
+	for _, n := range []int{3, 4, 6, 7, 9, 10, 13, 14, 15} {
 		if !strings.Contains(fmt.Sprint(err), fmt.Sprintf("line %d: ", n)) {
 			t.Errorf("line %d is not in the error:\n%v", n, err)
 		}
 	}
-	if n := strings.Count(fmt.Sprint(err), "\n") + 1; n != 7 {
-		t.Errorf("%d lines in the error, want 7:\n%v", n, err)
+	if n := strings.Count(fmt.Sprint(err), "\n") + 1; n != 9 {
+		t.Errorf("%d lines in the error, want 9:\n%v", n, err)
 	}
 	want := []string{
 		"000000000001 text/x-test one", "000000000003 text/x-test three",
-		"000000000006 text/x-test \x00\xff", "000000000009 text/x-test nine",
+		"000000000006 text/x-test \x00\xff", "000000000009 text/x-test nine", "000000000010 text/x-test ",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if s := stats.Endpoints["Audit"]; s.Delivered != 4 || s.Offered != 4 {
+	if s := stats.Endpoints["Audit"]; s.Delivered != 5 || s.Offered != 5 {
 		t.Errorf("stats %+v", s)
 	}
 }
