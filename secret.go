@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
-	"slices"
 )
 
 // Secret is text that does not print itself: every common way of formatting
@@ -28,11 +27,15 @@ type shownEndpoint Endpoint
 
 func (e Endpoint) shown() shownEndpoint {
 	e.URL = shownURL(e.URL)
-	e.Events = slices.Clone(e.Events)
-	for i := range e.Events {
-		e.Events[i].URL = shownURL(e.Events[i].URL)
-	}
 	return shownEndpoint(e)
+}
+
+// shownRule is a Rule to print, for the same reason.
+type shownRule Rule
+
+func (r Rule) shown() shownRule {
+	r.URL = shownURL(r.URL)
+	return shownRule(r)
 }
 
 // shownURL is a URL without its user info, path and query.
@@ -52,6 +55,11 @@ func (e Endpoint) Format(f fmt.State, verb rune) {
 	fmt.Fprintf(f, fmt.FormatString(f, verb), e.shown())
 }
 
+// Format prints a rule as [Endpoint.Format] prints an endpoint.
+func (r Rule) Format(f fmt.State, verb rune) {
+	fmt.Fprintf(f, fmt.FormatString(f, verb), r.shown())
+}
+
 // Format prints a configuration without its secrets. It is there for pointers
 // within other values: given a verb that has no meaning for a pointer, fmt would
 // print what it points to past all other methods.
@@ -62,3 +70,6 @@ func (c Config) Format(f fmt.State, verb rune) {
 
 // MarshalJSON is for printing, like Format: nothing reads it back.
 func (e Endpoint) MarshalJSON() ([]byte, error) { return json.Marshal(e.shown()) }
+
+// MarshalJSON is for printing, like Format: nothing reads it back.
+func (r Rule) MarshalJSON() ([]byte, error) { return json.Marshal(r.shown()) }

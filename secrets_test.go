@@ -1,9 +1,12 @@
 package webhook
 
 import (
+	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -46,17 +49,25 @@ func noSecret(t *testing.T, err error, text string, secrets ...string) {
 func TestPrintedURLs(t *testing.T) {
 	cfg := &Config{Endpoints: []Endpoint{{
 		URL:    "http://hunter2@example.com/hunter2?hunter2",
-		Events: []Rule{{Event: OnMessagePublish, URL: "http://u:hunter2@example.org/hunter2"}},
+		Events: []Rule{{Event: OnMessagePublish, URL: "http://u:hunter2@example.org/hunter2", Headers: []Header{{"X-Key", "hunter2"}}}},
 		Stream: Stream{URL: "nats://u:hunter2@example.net"},
 	}}}
-	text, err := json.Marshal(cfg)
-	if err != nil {
-		t.Fatal(err)
+	var out bytes.Buffer
+	e := &cfg.Endpoints[0]
+	for _, v := range []any{cfg, *cfg, e, *e, e.Stream, e.Events, e.Events[0], &e.Events[0], []*Rule{&e.Events[0]}} {
+		fmt.Fprintf(&out, "%v %+v %#v %s %q %x %d\n", v, v, v, v, v, v, v)
+		if err := json.NewEncoder(&out).Encode(v); err != nil {
+			t.Fatal(err)
+		}
+		slog.New(slog.NewTextHandler(&out, nil)).Info("", "value", v)
+		slog.New(slog.NewJSONHandler(&out, nil)).Info("", "value", v)
 	}
-	for _, v := range []any{cfg, *cfg, cfg.Endpoints[0], &cfg.Endpoints[0], cfg.Endpoints[0].Stream} {
-		text = fmt.Appendf(text, "%v %+v %#v %s %q\n", v, v, v, v, v)
+	noSecret(t, nil, out.String(), "hunter2", hex.EncodeToString([]byte("hunter2")))
+	for _, v := range []any{cfg, e, e.Events, e.Events[0]} {
+		if text := fmt.Sprint(v); !strings.Contains(text, "http://example.org/…") {
+			t.Errorf("the rule's host is not in %s", text)
+		}
 	}
-	noSecret(t, nil, string(text), "hunter2")
 	if cfg.Endpoints[0].Events[0].URL != "http://u:hunter2@example.org/hunter2" {
 		t.Error("printing has changed the configuration")
 	}
