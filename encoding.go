@@ -3,6 +3,7 @@ package webhook
 import (
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -251,6 +252,9 @@ var escapes = func() (escapes [256]uint64) {
 func DecodePayload(encoding Encoding, text string) ([]byte, error) {
 	switch {
 	case equalFold(string(encoding), string(Plain)):
+		if !utf8.ValidString(text) { // such a payload is marked base64
+			return nil, errors.New("webhook: plain payload is not UTF-8")
+		}
 		return []byte(text), nil
 	case equalFold(string(encoding), string(Base64)):
 		// The decoder of the standard library skips line breaks.

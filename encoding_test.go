@@ -396,6 +396,7 @@ func TestDecodePayloadErrors(t *testing.T) {
 		{"unknown encoding", "rot13", "x", `webhook: unknown payload encoding "rot13", want plain, base64 or base62`, false},
 		{"hostile encoding", Encoding(strings.Repeat("\n", 1<<20)), "x",
 			`webhook: unknown payload encoding "` + strings.Repeat(`\n`, 20) + `", want plain, base64 or base62`, false},
+		{"plain, not UTF-8", Plain, "a\xff", "webhook: plain payload is not UTF-8", false},
 		{"not base64", Base64, "aGV*bG8=", "webhook: illegal base64 data at input byte 3", true},
 		{"line break in base64", Base64, "aGVs\nbG8=", "webhook: illegal base64 data at input byte 4", true},
 		{"base64 without padding", Base64, "aGVsbG8", "webhook: illegal base64 data at input byte 4", true},
@@ -424,7 +425,13 @@ func FuzzDecodePayload(f *testing.F) {
 	f.Fuzz(func(t *testing.T, e uint8, text string) {
 		enc := [...]Encoding{Plain, Base64, Base62}[e%3]
 		payload, err := DecodePayload(enc, text)
-		if err != nil || enc == Plain {
+		if err != nil {
+			return
+		}
+		if enc == Plain {
+			if string(payload) != text || !utf8.ValidString(text) {
+				t.Errorf("plain text %q decodes as %q", text, payload)
+			}
 			return
 		}
 		if got := string(appendPayload(nil, payload, enc)); got != text+`"` {
