@@ -245,6 +245,9 @@ var escapes = func() (escapes [256]uint64) {
 // UTF-8, and otherwise the one that the endpoint is configured with; its letter
 // case does not matter.
 //
+// It does not read EMQX's own base62, which an endpoint with [FormatEMQX] and
+// [Base62] sends: that gives other bytes without an error.
+//
 // An unknown encoding is an error, and so is text that the encoding never
 // produces; no error repeats the text. The cost is linear, but under [Base62]
 // about n^1.6: 64 KiB take some ten milliseconds, 1 MiB about a second. A

@@ -68,7 +68,7 @@ func parseFlags(args []string, stderr io.Writer) (*options, error) {
 	flags.IntVar(&opts.status, "status", http.StatusOK, "HTTP status `code` to answer with, 200 to 599")
 	flags.DurationVar(&opts.delay, "delay", 0, "how long to wait before answering")
 	encoding := flags.String("encoding", string(webhook.Plain),
-		"`encoding` of payloads that do not name theirs: plain, base64 or base62")
+		"`encoding` of payloads that do not name theirs: plain, base64 or base62 (not EMQX's own, of body.format = \"emqx\")")
 	flags.Func("secret", "signing `secret` that webhooks must be signed with; repeated: any one of them", func(s string) error {
 		opts.secrets = append(opts.secrets, s) // checked below: the package flag would print it
 		return nil
