@@ -286,8 +286,8 @@ type Queue struct {
 	Capacity int
 
 	// MaxBytes bounds the memory of waiting events, or the size of the
-	// endpoint's folder; -1 is unlimited. Defaults to 64 MiB, for a disk
-	// queue to 1 GiB.
+	// endpoint's folder, at least 1 MiB; -1 is unlimited. Defaults to 64 MiB,
+	// for a disk queue to 1 GiB.
 	MaxBytes int64
 
 	// Overflow says what gives way when the queue is full.
@@ -303,7 +303,7 @@ type Queue struct {
 	Dir string
 
 	// Sync is at most how long a disk queue leaves an event unsynced
-	// (fsync): a positive duration, SyncAlways or SyncNever. A crash of the
+	// (fsync): 1 ms to 1 h, SyncAlways or SyncNever. A crash of the
 	// machine or the process costs what came in that time. Defaults to
 	// 100 ms.
 	Sync time.Duration
@@ -373,7 +373,7 @@ type DeadLetter struct {
 	// a new one begun. Defaults to 64 MiB.
 	MaxBytes int64
 
-	// Keep is the number of renamed files that stay. -1 keeps none.
+	// Keep is the number of renamed files that stay: 1 to 1000. -1 keeps none.
 	// Defaults to 5.
 	Keep int
 }
@@ -397,8 +397,9 @@ type Batch struct {
 	// Defaults to 5 ms.
 	Linger time.Duration
 
-	// WithoutIDs leaves out the last member, "id", that each object of a
-	// batch otherwise has (ids = false).
+	// WithoutIDs leaves out the member "id" that is added at the end of each
+	// object of a batch, unless it has one by Body.Fields or as a CloudEvent
+	// (ids = false).
 	WithoutIDs bool
 }
 

@@ -13,9 +13,17 @@ type Secret string
 
 const redacted = "(redacted)"
 
-func (Secret) String() string               { return redacted }
-func (Secret) GoString() string             { return redacted }
-func (Secret) LogValue() slog.Value         { return slog.StringValue(redacted) }
+// String returns "(redacted)".
+func (Secret) String() string { return redacted }
+
+// GoString returns "(redacted)", for %#v.
+func (Secret) GoString() string { return redacted }
+
+// LogValue returns "(redacted)", for log/slog.
+func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText returns "(redacted)", for JSON and other formats: nothing reads it
+// back.
 func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
 // Format covers the verbs that reach past String, such as %x and %q.

@@ -48,7 +48,8 @@ type EndpointStats struct {
 	// milliseconds, 0 when the endpoint has ended.
 	OldestWaitingMS int64 `json:"oldest_waiting_ms"`
 
-	// Latency is that of the attempts that got an HTTP status.
+	// Latency is that of the attempts that got an HTTP status, or that the
+	// stream took.
 	Latency Latency `json:"latency_ms"`
 
 	// Durations is the same distribution in a form that can be added up,
@@ -67,7 +68,8 @@ type EventCounts struct {
 }
 
 // Attempts counts attempts by the class of their HTTP status; Error counts
-// those that got none.
+// those that got none. Those of a broker with a [Stream] are its publishes into
+// it: one that the stream has taken counts as Status2xx.
 type Attempts struct {
 	Status2xx uint64 `json:"2xx"`
 	Status3xx uint64 `json:"3xx"`

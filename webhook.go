@@ -372,8 +372,8 @@ func (h *Hook) Stop() error {
 }
 
 // Stats returns a snapshot of the counters, each endpoint's consistent in
-// itself. Before Init it has no endpoints; those that a reload has removed stay
-// in it.
+// itself. Before Init it has no endpoints; those that a reload has removed or
+// disabled stay in it, those that are disabled from the start are not in it.
 func (h *Hook) Stats() Stats {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -54,11 +54,11 @@ var (
 	dropped = metric("dropped_total",
 		"Events that were dropped, by reason.", "reason")
 	attempts = metric("attempts_total",
-		"Attempts by the class of their HTTP status, error for those without.", "code")
+		"Attempts by the class of their HTTP status, error for those without; a broker's publishes into a stream count as 2xx or error.", "code")
 	retries = metric("retries_total",
 		"Attempts after which the event went back to wait for another one.")
 	duration = metric("attempt_duration_seconds",
-		"How long attempts that got an HTTP status took.")
+		"How long attempts that got an HTTP status took, and a broker's publishes into a stream.")
 	lostLetters = metric("lost_letters_total",
 		"Dead events that the dead letter file did not take.")
 	syncLate = metric("sync_late_total",

@@ -38,14 +38,14 @@ func full() source {
 
 func TestCollector(t *testing.T) {
 	const want = `
-# HELP mochi_webhook_attempt_duration_seconds How long attempts that got an HTTP status took.
+# HELP mochi_webhook_attempt_duration_seconds How long attempts that got an HTTP status took, and a broker's publishes into a stream.
 # TYPE mochi_webhook_attempt_duration_seconds histogram
 mochi_webhook_attempt_duration_seconds_bucket{endpoint="orders",le="0.001"} 20
 mochi_webhook_attempt_duration_seconds_bucket{endpoint="orders",le="2.5"} 120
 mochi_webhook_attempt_duration_seconds_bucket{endpoint="orders",le="+Inf"} 124
 mochi_webhook_attempt_duration_seconds_sum{endpoint="orders"} 61.5
 mochi_webhook_attempt_duration_seconds_count{endpoint="orders"} 124
-# HELP mochi_webhook_attempts_total Attempts by the class of their HTTP status, error for those without.
+# HELP mochi_webhook_attempts_total Attempts by the class of their HTTP status, error for those without; a broker's publishes into a stream count as 2xx or error.
 # TYPE mochi_webhook_attempts_total counter
 mochi_webhook_attempts_total{code="2xx",endpoint="orders"} 80
 mochi_webhook_attempts_total{code="3xx",endpoint="orders"} 1
