@@ -8,9 +8,11 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -72,7 +74,12 @@ func (p *roundTripConn) post(req *request, now, deadline time.Time) (out outcome
 	defer cancel()
 	body := &lentBody{bytes: req.body}
 	defer body.revoke()
-	resp, err := p.client.transport.RoundTrip(p.client.newRequest(ctx, req, p.sign, body, now))
+	var use connUse
+	traced := use.trace(ctx)
+	resp, err := p.client.transport.RoundTrip(p.client.newRequest(traced, req, p.sign, body, now))
+	if err != nil && ctx.Err() == nil && use.swallowed() {
+		resp, err = p.client.transport.RoundTrip(p.client.newRequest(ctx, req, p.sign, body, now))
+	}
 	if resp != nil && resp.Body != nil {
 		defer resp.Body.Close()
 	}
@@ -95,6 +102,22 @@ func (p *roundTripConn) post(req *request, now, deadline time.Time) (out outcome
 	return statusOutcome(resp.StatusCode, parseRetryAfter(resp.Header.Get("Retry-After"), time.Now()))
 }
 
+// A connUse is what net/http tells of the connection that a request used. A
+// transport that is another one tells nothing.
+type connUse struct{ reused, replied atomic.Bool }
+
+func (u *connUse) trace(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn:              func(c httptrace.GotConnInfo) { u.reused.Store(c.Reused) },
+		GotFirstResponseByte: func() { u.replied.Store(true) },
+	})
+}
+
+// swallowed reports whether the request went to a kept connection, and no byte
+// came back: the server had closed it. It is then to be sent again, which net/http
+// itself does not do with a POST.
+func (u *connUse) swallowed() bool { return u.reused.Load() && !u.replied.Load() }
+
 // newRequest makes the request of one attempt. Its header map is its own, as
 // some transports add to it.
 func (c *client) newRequest(ctx context.Context, req *request, sign *signer, body *lentBody, now time.Time) *http.Request {
@@ -102,11 +125,6 @@ func (c *client) newRequest(ctx context.Context, req *request, sign *signer, bod
 	header := maps.Clone(head.header)
 	if req.contentType != "" {
 		header[head.ctName] = []string{req.contentType}
-	}
-	if _, own := header["Idempotency-Key"]; !own {
-		// It is not sent, but with it, and GetBody, net/http sends again what a
-		// closed connection swallowed.
-		header["Idempotency-Key"] = nil
 	}
 	header["webhook-id"] = []string{string(req.id)}
 	header["webhook-timestamp"] = []string{strconv.FormatInt(now.Unix(), 10)}
@@ -129,7 +147,8 @@ func (c *client) newRequest(ctx context.Context, req *request, sign *signer, bod
 		ProtoMinor:    1,
 		ContentLength: int64(len(req.body)),
 		Body:          body.open(),
-		GetBody:       func() (io.ReadCloser, error) { return body.open(), nil },
+		// For transports that send again themselves.
+		GetBody: func() (io.ReadCloser, error) { return body.open(), nil },
 	}
 	return r.WithContext(ctx)
 }
