@@ -3,10 +3,12 @@ package webhook
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -74,11 +76,9 @@ func (p *roundTripConn) post(req *request, now, deadline time.Time) (out outcome
 	defer cancel()
 	body := &lentBody{bytes: req.body}
 	defer body.revoke()
-	var use connUse
-	traced := use.trace(ctx)
-	resp, err := p.client.transport.RoundTrip(p.client.newRequest(traced, req, p.sign, body, now))
-	if err != nil && ctx.Err() == nil && use.swallowed() {
-		resp, err = p.client.transport.RoundTrip(p.client.newRequest(ctx, req, p.sign, body, now))
+	resp, swallowed, err := p.roundTrip(ctx, req, body, now)
+	for swallowed && ctx.Err() == nil { // until a connection is new
+		resp, swallowed, err = p.roundTrip(ctx, req, body, now)
 	}
 	if resp != nil && resp.Body != nil {
 		defer resp.Body.Close()
@@ -102,21 +102,25 @@ func (p *roundTripConn) post(req *request, now, deadline time.Time) (out outcome
 	return statusOutcome(resp.StatusCode, parseRetryAfter(resp.Header.Get("Retry-After"), time.Now()))
 }
 
-// A connUse is what net/http tells of the connection that a request used. A
-// transport that is another one tells nothing.
-type connUse struct{ reused, replied atomic.Bool }
-
-func (u *connUse) trace(ctx context.Context) context.Context {
-	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn:              func(c httptrace.GotConnInfo) { u.reused.Store(c.Reused) },
-		GotFirstResponseByte: func() { u.replied.Store(true) },
+// roundTrip sends a request once. swallowed says that it went to a kept connection
+// from which no byte came back, because the server had closed it: it is then to be
+// sent again, which net/http does not do with a POST. Only net/http tells that.
+func (p *roundTripConn) roundTrip(ctx context.Context, req *request, body *lentBody, now time.Time) (resp *http.Response, swallowed bool, err error) {
+	var kept, replied atomic.Bool
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn:              func(c httptrace.GotConnInfo) { kept.Store(c.Reused && !isShared(c.Conn)) },
+		GotFirstResponseByte: func() { replied.Store(true) },
 	})
+	resp, err = p.client.transport.RoundTrip(p.client.newRequest(ctx, req, p.sign, body, now))
+	return resp, err != nil && !isTimeout(err) && kept.Load() && !replied.Load(), err
 }
 
-// swallowed reports whether the request went to a kept connection, and no byte
-// came back: the server had closed it. It is then to be sent again, which net/http
-// itself does not do with a POST.
-func (u *connUse) swallowed() bool { return u.reused.Load() && !u.replied.Load() }
+// isShared reports whether a connection carries several requests at a time: one of
+// them may fail while it stays open.
+func isShared(c net.Conn) bool {
+	t, ok := c.(*tls.Conn)
+	return ok && t.ConnectionState().NegotiatedProtocol == "h2"
+}
 
 // newRequest makes the request of one attempt. Its header map is its own, as
 // some transports add to it.

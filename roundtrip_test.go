@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -238,4 +239,43 @@ func TestRoundTripClosedConnection(t *testing.T) {
 	if n := server.accepted(); n != 4 {
 		t.Errorf("%d connections, want 4: nothing is sent again on a new one, or after a byte", n)
 	}
+}
+
+// TestRoundTripSentOnce: a server that is slow, or that ends one of the streams of
+// a connection, gets a request once.
+func TestRoundTripSentOnce(t *testing.T) {
+	t.Run("timeout of the transport", func(t *testing.T) {
+		var requests atomic.Int64
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			if requests.Add(1) > 1 {
+				<-r.Context().Done()
+			}
+		}))
+		defer server.Close()
+		transport := &http.Transport{ResponseHeaderTimeout: 50 * time.Millisecond}
+		defer transport.CloseIdleConnections()
+		p := newTestRoundTripConn(t, Endpoint{URL: server.URL}, transport)
+		wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
+		if out := p.post(testRequest("{}"), time.Now(), soon()); out.verdict != failed || requests.Load() != 2 {
+			t.Errorf("%+v after %d requests, want 2", out, requests.Load())
+		}
+	})
+	t.Run("HTTP/2", func(t *testing.T) {
+		var requests atomic.Int64
+		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			if requests.Add(1) > 1 {
+				panic(http.ErrAbortHandler)
+			}
+		}))
+		server.EnableHTTP2 = true
+		server.StartTLS()
+		defer server.Close()
+		p := newTestRoundTripConn(t, Endpoint{URL: server.URL}, server.Client().Transport)
+		wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
+		if out := p.post(testRequest("{}"), time.Now(), soon()); out.verdict != failed || requests.Load() != 2 {
+			t.Errorf("%+v after %d requests, want 2", out, requests.Load())
+		}
+	})
 }
