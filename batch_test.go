@@ -105,7 +105,7 @@ func TestBatchGoesOutFullOrAfterLingering(t *testing.T) {
 }
 
 // TestBatchRestGoesOutToo: events that do not fit into one request go out by other
-// connections if those are free; those of one lane stay together.
+// connections if those are free.
 func TestBatchRestGoesOutToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := batchEndpoint(Batch{MaxEvents: 100, MaxBytes: 2000, Linger: 20 * time.Millisecond})
@@ -135,6 +135,39 @@ func TestBatchRestGoesOutToo(t *testing.T) {
 		checkSum(t, s)
 		if s.Delivered != 6 || s.Retried != 0 {
 			t.Errorf("%+v", s)
+		}
+		e.stop(0)
+	})
+}
+
+// TestBatchRestDoesNotLinger: what did not fit into a batch that was due goes out
+// at once, before what came later, or after the batch if it is of its lanes.
+func TestBatchRestDoesNotLinger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := batchEndpoint(Batch{MaxEvents: 6, MaxBytes: 2000, Linger: time.Hour})
+		c.PoolSize = 2
+		e, got := recordBatches(t, &c, func([]string) outcome {
+			time.Sleep(time.Second)
+			return outcome{status: 200}
+		})
+		synctest.Wait()
+		long, short := "\n"+strings.Repeat("\x01", 200), "\n" // of the long ones one fits
+		for i, p := range []string{long, long, short, short, short, short} {
+			e.queue.offer(publishOf(string("aabcde"[i]), fmt.Sprint(i, p)), false)
+		}
+		synctest.Wait()
+		time.Sleep(10 * time.Second)
+		var order []string
+		for _, s := range got() {
+			line := fmt.Sprint(s.at)
+			for _, p := range s.payloads {
+				line += " " + p[:1]
+			}
+			order = append(order, line)
+		}
+		slices.Sort(order)
+		if got, want := fmt.Sprint(order), "[0s 0 0s 2 3 4 5 1s 1]"; got != want {
+			t.Errorf("got %s, want %s", got, want)
 		}
 		e.stop(0)
 	})

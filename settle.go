@@ -91,7 +91,14 @@ func (q *queue) handBack(jobs []job, n int) (left int) {
 		return len(jobs)
 	}
 	q.settle(rest)
-	q.batching.until = 1 // they were due
+	for i := len(rest) - 1; i >= 0; i-- { // in front, the oldest first: they were due
+		at := rest[i].lane
+		if rest[i].result.fate == fateAgain && q.lanes.at(at).state == laneReady {
+			q.ready.remove(&q.lanes, at)
+			q.ready.pushFront(&q.lanes, at)
+		}
+	}
+	q.batching.until = 1
 	q.dispatch()
 	return left
 }
