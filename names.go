@@ -20,7 +20,7 @@ func signPublish(cl *mqtt.Client, pk *packets.Packet) {
 // publisherOf returns the user name of a message's publisher, "" for none. What
 // is not signed, such as a will, has that of its client id, if that is known.
 func (h *Hook) publisherOf(pk *packets.Packet) string {
-	if pk.Connect.ClientIdentifier != "" {
+	if id := pk.Connect.ClientIdentifier; id != "" && id == pk.Origin { // which another hook may change
 		return view(pk.Connect.Username)
 	}
 	return h.userOf(pk.Origin)
