@@ -27,6 +27,15 @@ func TestBrokerHangup(t *testing.T) {
 	e.next(t)
 	piped.end()
 
+	go func() {
+		_ = os.WriteFile(pipe, []byte(`webhook { url = 5 }`), 0)
+	}()
+	wrong := start(t, "broker", "-check", "-config", pipe)
+	wrong.stderr.waitLine(t, "Wrong type")
+	if got := wrong.wait(); got != 1 {
+		t.Errorf("exit status: got %d, want 1", got)
+	}
+
 	without, _ := listen(t, "broker")
 	without.signal(syscall.SIGHUP)
 	without.stderr.waitLine(t, "nothing to reload")

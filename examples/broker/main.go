@@ -109,12 +109,13 @@ func serve(opts *options, cfg *webhook.Config, stdout, stderr io.Writer) error {
 	if err := addAuth(server, opts.allow); err != nil {
 		return err
 	}
+	again := false // the file can be read again, as a pipe cannot
 	if cfg != nil {
 		hookOptions := &webhook.Options{DrainTimeout: cmp.Or(opts.drain, -1)} // 0 would be the default
 		if info, err := os.Stat(opts.config); err == nil && info.Mode().IsRegular() {
-			hookOptions.File, hookOptions.Watch = opts.config, true
+			hookOptions.File, hookOptions.Watch, again = opts.config, true, true
 		} else {
-			hookOptions.Config = cfg // a pipe cannot be read again
+			hookOptions.Config = cfg
 		}
 		// The last hook, so that it sees what the others let through.
 		if err := server.AddHook(hook, hookOptions); err != nil {
@@ -128,8 +129,8 @@ func serve(opts *options, cfg *webhook.Config, stdout, stderr io.Writer) error {
 	fmt.Fprintln(stdout, "listening on", clients.Addr())
 
 	reloadOn(ctx, hangups, func() {
-		if cfg == nil {
-			log.Warn("nothing to reload: there is no configuration file")
+		if !again {
+			log.Warn("nothing to reload: there is no configuration file, or it cannot be read again")
 			return
 		}
 		_ = hook.Reload(nil) // which logs what became of it

@@ -43,14 +43,15 @@ func stop(server *mqtt.Server, hook *webhook.Hook, clients *listener, drain time
 		clients.closeConns()
 	}).Stop()
 
-	tooLate := time.After(goodbye + last + drain + slack)
+	// Clients that wait for room in a queue may get it yet.
+	patience := goodbye + last + drain/2
+	tooLate := time.After(patience + drain + slack)
 	select {
 	case err := <-closed:
 		return err
-	case <-time.After(goodbye + last):
+	case <-time.After(patience):
 	}
-	// Clients that wait for room in a queue go when the hook does.
-	_ = hook.Stop()
+	_ = hook.Stop() // which they do not outlast
 	select {
 	case err := <-closed:
 		return err
