@@ -231,6 +231,11 @@ func TestBareText(t *testing.T) {
 			t.Errorf("%s became %+v", value, cfg.Endpoints[0])
 		}
 	}
+	for _, list := range []string{`["a", env ("X")]`, "[file\n#c\n(\"x\")]"} {
+		if _, err := Parse([]byte("webhook {\n url = \"http://h\"\n events = [{ event = on_client_connack clients = "+list+" }]\n}"), ""); err == nil || !strings.Contains(err.Error(), "Unexpected text") {
+			t.Errorf("%s: %v", list, err)
+		}
+	}
 	for _, line := range []string{"pool_size =\n timeout = 5", "body.encoding =\n plain = 1", "enable =\n}", "pool_size\n 5", "overflow =\n 1 {}"} {
 		if _, err := Parse([]byte("webhook {\n url = \"http://h\"\n events = [{ event = on_client_connack }]\n "+line+"\n}"), ""); err == nil || !strings.Contains(err.Error(), "Missing value") {
 			t.Errorf("%q: %v", line, err)
@@ -524,6 +529,8 @@ func TestSuggestions(t *testing.T) {
 		"queue { local { dir = \"x\" } }": `"local" is not a setting of queue, unless its type is "jetstream".`,
 		"queue { size = 5 }":              `"size" is not a setting of queue.`,
 		"tls { ca_file = \"x\" }":         `"ca_file" is not a setting of tls.`, // and not certfile
+		"queue { enable = false }":        `"enable" is not a setting of queue.`,
+		"queue { file = \"x\" }":          `"file" is not a setting of queue.`,
 		"dlq {}":                          `"dlq" is not a setting.`,
 	} {
 		if _, err := Parse([]byte("webhook { url = \"http://h\"\n"+section+"\n}"), "x"); err == nil || !strings.Contains(err.Error(), want) {

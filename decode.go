@@ -314,7 +314,7 @@ func (d *decoder) unknown(m *member, block, key string, keys []string) {
 }
 
 // meantKey returns the key that name may be a mistake for, or "". In a block that
-// is one of the block, or a name that is right in another place.
+// is one of the block, or one that belongs outside of it.
 func meantKey(name, block string, keys []string) string {
 	if block == "" {
 		return nearest(name, keys)
@@ -329,7 +329,7 @@ func meantKey(name, block string, keys []string) string {
 		return block + meant
 	}
 	for _, key := range keys {
-		if equalFold(key[strings.LastIndexByte(key, '.')+1:], name) {
+		if equalFold(key, name) && key != "enable" { // which would be a switch for the block
 			return key
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"sort"
 
@@ -98,6 +99,15 @@ func (p *positions) pos(off int) hcl.Pos {
 	return pos
 }
 
+// readAgain reads a configuration file for the second time, which a pipe does not
+// allow: some wait for ever.
+func readAgain(path string) ([]byte, error) {
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(err, errors.ErrUnsupported)
+	}
+	return readFile(path, maxConfigFile)
+}
+
 // WriteDiagnostics prints what [Parse] and [ParseFile] return for people:
 // each problem with its line of the configuration file, if the file can be
 // read again. Values that may be secret, which are all strings but those of
@@ -118,7 +128,7 @@ func WriteDiagnostics(w io.Writer, err error) error {
 		if at := d.Subject; at != nil {
 			lines, ok := files[at.Filename]
 			if !ok {
-				if src, err := readFile(at.Filename, maxConfigFile); err == nil {
+				if src, err := readAgain(at.Filename); err == nil {
 					lines = bytes.Split(redact(src), []byte("\n"))
 				}
 				files[at.Filename] = lines

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"slices"
-	"strings"
 	"unicode"
 	"unicode/utf8"
 )
@@ -57,8 +56,9 @@ func redact(src []byte) []byte {
 
 // printable replaces what would do something to a terminal, or is not UTF-8.
 func printable(text []byte) []byte {
+	text = bytes.TrimPrefix(bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n")), []byte("\ufeff"))
 	return bytes.Map(func(r rune) rune {
-		if unicode.IsControl(r) && !strings.ContainsRune("\n\r\t", r) {
+		if !unicode.IsPrint(r) && r != '\n' && r != '\t' {
 			return utf8.RuneError
 		}
 		return r // which that is already for a byte that is not UTF-8

@@ -73,12 +73,10 @@ func TestWriteDiagnostics(t *testing.T) {
 	noSecret(t, err, "", "hunter")
 }
 
-// TestNoComputedValueEscapes has values from the environment fail where the
-// file alone does not tell: outside of it, or beside another value.
 // TestWriteDiagnosticsPrintable: what a file holds does nothing to a terminal.
 func TestWriteDiagnosticsPrintable(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "webhook.conf")
-	src := "webhook {\n url = \"http://h\"\n events = [{ event = on_message_publish, topic = \"a#\x1b[31m\u009b\" }]\n}\nwebhook \"b\" { url = \"http://h\", events = [\xff] }"
+	src := "webhook {\n url = \"http://h\"\n events = [{ event = on_message_publish, topic = \"a#\x1b[31m\u009b\r\u202e\" }]\n}\nwebhook \"b\" { url = \"http://h\", events = [\xff] }"
 	if err := os.WriteFile(file, []byte(src), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -87,11 +85,13 @@ func TestWriteDiagnosticsPrintable(t *testing.T) {
 	if err := WriteDiagnostics(&got, err); err != nil {
 		t.Fatal(err)
 	}
-	if text := got.String(); !utf8.ValidString(text) || !strings.Contains(text, "a#\ufffd[31m\ufffd") || strings.ContainsAny(text, "\x1b\u009b") {
+	if text := got.String(); !utf8.ValidString(text) || !strings.Contains(text, "a#\ufffd[31m\ufffd\ufffd\ufffd") || strings.ContainsAny(text, "\x1b\u009b\r\u202e") {
 		t.Errorf("%q", text)
 	}
 }
 
+// TestNoComputedValueEscapes has values from the environment fail where the
+// file alone does not tell: outside of it, or beside another value.
 func TestNoComputedValueEscapes(t *testing.T) {
 	ca := newTestCA(t, "CA")
 	certFile, keyFile := ca.clientFiles()

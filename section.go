@@ -288,6 +288,8 @@ func (f *foreign) introduces(word []byte, off int) bool {
 		return f.top(true)
 	case isWord(c):
 		f.off = f.word(f.off)
+		f.blank(true)
+		return f.top(f.at(f.off) == '{')
 	}
 	f.blank(true)
 	if c := f.at(f.off); c == '=' || c == ':' { // on a line of its own only before a brace: no underlined heading

@@ -52,7 +52,7 @@ func TestSectionsFound(t *testing.T) {
 		{"quoted", "\"WebHook\" : {}", "-"},
 		{"label in quotes, brace on the next line", "webhook \"a\"\n// c\n{\n}", "a"},
 		{"separator on the next line", "\"webhook\"\n:{}\nwebhook \"a\"\n=\n{}", "- a"},
-		{"heading", "webhook\n======= {}\nwebhook\n: a list", ""},
+		{"heading", "webhook\n======= {}\nwebhook\n: a list\nwebhook secrets:\n{}\nwebhook notes\n=\n{}", ""},
 		{"JSON", "{ \"a\": {}, \"webhook\": {} }", "-"},
 		{"behind a comment", "/* x */ webhook {}", "-"},
 		{"in a comment", "/* x \n webhook {} */ # webhook {}\n//webhook {}", ""},

@@ -303,6 +303,10 @@ func (r *reader) value() (*node, *problem) {
 		case n.start == n.end:
 			return nil, r.unexpected()
 		case !isNumber(text):
+			if at := r.parenthesis(n.end); at > 0 {
+				r.off = at
+				return nil, r.unexpected()
+			}
 			n.kind = wordNode
 			if !bareWords[strings.ToLower(string(text))] {
 				r.taint(n.start)
@@ -315,6 +319,18 @@ func (r *reader) value() (*node, *problem) {
 		return nil, r.unexpected()
 	}
 	return n, nil
+}
+
+// parenthesis returns where a parenthesis opens, if that is the next thing behind
+// off and some blanks, or 0: env ("X") is a call in HCL, and no word.
+func (r *reader) parenthesis(off int) int {
+	begin, line := r.off, r.lineValue
+	defer func() { r.off, r.lineValue = begin, line }()
+	r.off = off
+	if r.blank(true); r.at(r.off) == '(' {
+		return r.off
+	}
+	return 0
 }
 
 // taint marks the rest of the line of off.
