@@ -236,6 +236,13 @@ func TestBareText(t *testing.T) {
 			t.Errorf("%s: %v", list, err)
 		}
 	}
+	// What follows a name may be the rest of a secret: it is an error, but not named.
+	_, err := Parse([]byte("webhook {\n url = \"http://h\"\n events = [{ event = on_client_connack }]\n headers.authorization = Bearer hunter2 = 5\n}"), "")
+	var diags hcl.Diagnostics
+	if !errors.As(err, &diags) || len(diags) != 1 || diags[0].Subject.Start.Line != 4 {
+		t.Errorf("%v", err)
+	}
+	noSecret(t, err, "", "hunter2")
 	for _, line := range []string{"pool_size =\n timeout = 5", "body.encoding =\n plain = 1", "enable =\n}", "pool_size\n 5", "overflow =\n 1 {}"} {
 		if _, err := Parse([]byte("webhook {\n url = \"http://h\"\n events = [{ event = on_client_connack }]\n "+line+"\n}"), ""); err == nil || !strings.Contains(err.Error(), "Missing value") {
 			t.Errorf("%q: %v", line, err)

@@ -26,7 +26,8 @@ type problem struct {
 
 // diagnostics turns problems into what callers get: sorted, with ranges of
 // lines and columns. A problem that names what is perhaps not a name, but a
-// piece of a broken string, is left out: the broken string has its own.
+// piece of a broken string, is left out: the broken string has its own. If it has
+// none, because its beginning is a name and needs no quotes, nothing is named.
 func diagnostics(src []byte, filename string, problems []problem, tainted []span) hcl.Diagnostics {
 	slices.SortStableFunc(problems, func(a, b problem) int {
 		return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.end, b.end))
@@ -34,6 +35,16 @@ func diagnostics(src []byte, filename string, problems []problem, tainted []span
 	slices.SortFunc(tainted, func(a, b span) int { return cmp.Compare(a.start, b.start) })
 	at := newPositions(src)
 	var diags hcl.Diagnostics
+	add := func(p *problem) {
+		start := at.pos(p.start)
+		diags = append(diags, &hcl.Diagnostic{
+			Severity: hcl.DiagError,
+			Summary:  p.summary,
+			Detail:   p.detail,
+			Subject:  &hcl.Range{Filename: filename, Start: start, End: at.pos(p.end)},
+		})
+		at.last = start
+	}
 	taintEnd := 0
 	for _, p := range problems {
 		for len(tainted) > 0 && tainted[0].start <= p.start {
@@ -46,14 +57,12 @@ func diagnostics(src []byte, filename string, problems []problem, tainted []span
 		if p.note != "" {
 			p.detail += " " + fmt.Sprintf(p.note, at.line(p.noteAt)+1)
 		}
-		start := at.pos(p.start)
-		diags = append(diags, &hcl.Diagnostic{
-			Severity: hcl.DiagError,
-			Summary:  p.summary,
-			Detail:   p.detail,
-			Subject:  &hcl.Range{Filename: filename, Start: start, End: at.pos(p.end)},
-		})
-		at.last = start
+		add(&p)
+	}
+	if len(diags) == 0 && len(problems) > 0 {
+		p := problems[0]
+		p.detail = "What stands here is wrong, or belongs to the value before it: a text with blanks in it is written in double quotes."
+		add(&p)
 	}
 	return diags
 }
