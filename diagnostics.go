@@ -144,7 +144,7 @@ func WriteDiagnostics(w io.Writer, err error) error {
 			}
 			fmt.Fprintf(out, "  on %s line %d, column %d:\n", at.Filename, at.Start.Line, at.Start.Column)
 			if at.Start.Line <= len(lines) {
-				fmt.Fprintf(out, "%4d: %s\n", at.Start.Line, bytes.TrimRight(lines[at.Start.Line-1], "\r"))
+				fmt.Fprintf(out, "%4d: %s\n", at.Start.Line, lines[at.Start.Line-1])
 			}
 			fmt.Fprintln(out)
 		}

@@ -163,13 +163,8 @@ func isPlain(s string) bool {
 	return isPlainWord(loadWord(s[len(s)-8:])) // some of it for the second time
 }
 
-// isPlainWord is isPlain for the eight bytes of word. Each subtraction is as in
-// needsEscape.
-func isPlainWord(word uint64) bool {
-	quotes := word ^ ones*'"'
-	backslashes := word ^ ones*'\\'
-	return (word|(word-ones*0x20)|(quotes-ones)|(backslashes-ones))&(ones*0x80) == 0
-}
+// isPlainWord is isPlain for the eight bytes of word.
+func isPlainWord(word uint64) bool { return word&(ones*0x80) == 0 && !needsEscape(word) }
 
 // appendEscaped appends s, which is UTF-8, as the inside of a JSON string,
 // with NanoMQ's escapes and no others: < > & / and U+2028 stay as they are.

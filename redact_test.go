@@ -39,9 +39,23 @@ func fuzzSeeds(tb testing.TB) [][]byte {
 	return seeds
 }
 
+// printed is what people see of the mistakes in a file, and where it is.
+func printed(t *testing.T, src string) (file, text string, err error) {
+	t.Helper()
+	file = filepath.Join(t.TempDir(), "webhook.conf")
+	if err := os.WriteFile(file, []byte(src), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = ParseFile(file)
+	var got strings.Builder
+	if err := WriteDiagnostics(&got, err); err != nil {
+		t.Fatal(err)
+	}
+	return file, got.String(), err
+}
+
 // TestWriteDiagnostics shows what people see.
 func TestWriteDiagnostics(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "webhook.conf")
 	src := "password = hunter2\n" +
 		"webhook \"orders\" {\n" +
 		"  url = \"http://u:hunter2@h:0/x\" # hunter3\n" +
@@ -50,14 +64,7 @@ func TestWriteDiagnostics(t *testing.T) {
 		"  pol_size = \"hunter6\"\n" +
 		"  cancel_timeout = 5s\n" +
 		"}\n"
-	if err := os.WriteFile(file, []byte(src), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	_, err := ParseFile(file)
-	var got strings.Builder
-	if err := WriteDiagnostics(&got, err); err != nil {
-		t.Fatal(err)
-	}
+	file, got, err := printed(t, src)
 	for _, want := range []string{
 		"Error: Invalid url\n\n  on " + file + " line 3, column 9:\n   3:   url = \"…\" …\n\nurl must have a port of 1 to 65535",
 		`   4:   headers = { authorization = "…", te = "…", x-n = … }`,
@@ -66,8 +73,8 @@ func TestWriteDiagnostics(t *testing.T) {
 		`did you mean pool_size?`,
 		`   7:   cancel_timeout = …`,
 	} {
-		if !strings.Contains(got.String(), want) {
-			t.Errorf("no %q in:\n%s", want, got.String())
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in:\n%s", want, got)
 		}
 	}
 	noSecret(t, err, "", "hunter")
@@ -75,17 +82,9 @@ func TestWriteDiagnostics(t *testing.T) {
 
 // TestWriteDiagnosticsPrintable: what a file holds does nothing to a terminal.
 func TestWriteDiagnosticsPrintable(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "webhook.conf")
 	src := "webhook {\n url = \"http://h\"\n events = [{ event = on_message_publish, topic = \"a#\x1b[31m\u009b\r\u202e\" }]\n}\nwebhook \"b\" { url = \"http://h\", events = [\xff] }"
-	if err := os.WriteFile(file, []byte(src), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	_, err := ParseFile(file)
-	var got strings.Builder
-	if err := WriteDiagnostics(&got, err); err != nil {
-		t.Fatal(err)
-	}
-	if text := got.String(); !utf8.ValidString(text) || !strings.Contains(text, "a#\ufffd[31m\ufffd\ufffd\ufffd") || strings.ContainsAny(text, "\x1b\u009b\r\u202e") {
+	_, text, _ := printed(t, src)
+	if !utf8.ValidString(text) || !strings.Contains(text, "a#\ufffd[31m\ufffd\ufffd\ufffd") || strings.ContainsAny(text, "\x1b\u009b\r\u202e") {
 		t.Errorf("%q", text)
 	}
 }

@@ -25,12 +25,12 @@ var errStopped = errors.New("the hook is stopped")
 // URL, by its new settings; attempts in flight end as they began, and count
 // toward the new PoolSize. Another URL closes an open breaker and ends pauses
 // and backoffs; with the same one, those under way last no longer than they
-// could if they began now. An endpoint that is Disabled takes no more events, and keeps
-// those that wait until it is enabled again or Retry.MaxAge is over. One that is
-// missing in the new configuration takes no more events and goes on delivering
-// those that wait for Options.DrainTimeout; those that are left then stay on
-// disk, become dead letters if there is a file for them, or are dropped. If a
-// reload brings it back before that, it goes on.
+// could if they began now. An endpoint that is Disabled takes no more events,
+// and keeps those that wait until it is enabled again or Retry.MaxAge is over.
+// One that is missing in the new configuration takes no more events and goes on
+// delivering those that wait for Options.DrainTimeout; those that are left then
+// stay on disk, become dead letters if there is a file for them, or are dropped.
+// If a reload brings it back before that, it goes on.
 //
 // An endpoint's Queue.Type, Queue.Dir, Queue.Sync and Stream cannot be changed:
 // that is an error.

@@ -259,16 +259,18 @@ func (r *reader) valueAhead() bool {
 	}
 	end := r.bare(r.off)
 	text := r.src[r.off:end]
-	return (isNumber(text) || bareWords[strings.ToLower(string(text))]) && !r.separatorAt(end)
+	return (isNumber(text) || bareWords[strings.ToLower(string(text))]) &&
+		!strings.ContainsRune("=:{[", rune(r.at(r.next(end, false)))) // or else it is the name of a member
 }
 
-// separatorAt reports whether the word that ends at off is the name of a member.
-func (r *reader) separatorAt(off int) bool {
-	begin := r.off
-	defer func() { r.off = begin }()
+// next returns where something follows off, behind blanks and comments, and
+// newlines if asked to.
+func (r *reader) next(off int, newlines bool) int {
+	begin := *r
+	defer func() { *r = begin }()
 	r.off = off
-	r.blank(false)
-	return !r.end() && strings.ContainsRune("=:{[", rune(r.at(r.off)))
+	r.blank(newlines)
+	return r.off
 }
 
 // value reads one value.
@@ -303,7 +305,7 @@ func (r *reader) value() (*node, *problem) {
 		case n.start == n.end:
 			return nil, r.unexpected()
 		case !isNumber(text):
-			if at := r.parenthesis(n.end); at > 0 {
+			if at := r.next(n.end, true); r.at(at) == '(' { // env ("X") is a call in HCL, and no word
 				r.off = at
 				return nil, r.unexpected()
 			}
@@ -319,18 +321,6 @@ func (r *reader) value() (*node, *problem) {
 		return nil, r.unexpected()
 	}
 	return n, nil
-}
-
-// parenthesis returns where a parenthesis opens, if that is the next thing behind
-// off and some blanks, or 0: env ("X") is a call in HCL, and no word.
-func (r *reader) parenthesis(off int) int {
-	begin, line := r.off, r.lineValue
-	defer func() { r.off, r.lineValue = begin, line }()
-	r.off = off
-	if r.blank(true); r.at(r.off) == '(' {
-		return r.off
-	}
-	return 0
 }
 
 // taint marks the rest of the line of off.
