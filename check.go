@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/mochi-hooks/webhook/internal/stream"
 )
 
 // resolve returns a copy of c with every default filled in, or all problems
@@ -42,6 +44,7 @@ func (c *Config) resolve() (*Config, error) {
 			names[name] = true
 		}
 		e.resolve(problem)
+		e.streamConflicts(resolved.Endpoints, func(key string, err error) { problem(fieldOf(streamSettings, key), err) })
 		own := e.split()
 		resolved.Endpoints = append(resolved.Endpoints, e)
 		for _, s := range own {
@@ -261,6 +264,36 @@ func (e *Endpoint) conflicts(report func(key string, err error)) {
 	}
 	if !e.TLS.Disabled {
 		e.TLS.conflicts(report)
+	}
+}
+
+// streamConflicts reports, by the key of the file, where e contradicts one of
+// others about a stream that both use: it can be made only one way, by whoever
+// is first.
+func (e *Endpoint) streamConflicts(others []Endpoint, report func(key string, err error)) {
+	own := &e.Stream
+	for i := range others {
+		other := &others[i].Stream
+		if e.Disabled || others[i].Disabled || !own.enabled() || own.URL != other.URL {
+			continue
+		}
+		if own.Name == other.Name+stream.DeadSuffix || other.Name == own.Name+stream.DeadSuffix {
+			report("queue.stream", &invalid{"Conflicting settings", "must not be that of another endpoint's dead letters"})
+		}
+		if own.Name != other.Name {
+			continue
+		}
+		const want = "must be the same for all endpoints that use the stream"
+		if own.Partitions != other.Partitions {
+			report("queue.partitions", &invalid{"Conflicting settings", want})
+		}
+		if own.Replicas != other.Replicas {
+			report("queue.replicas", &invalid{"Conflicting settings", want})
+		}
+		if own.MaxBytes != other.MaxBytes {
+			report("queue.max_bytes", &invalid{"Conflicting settings", want})
+		}
+		return // a third one is compared with the first, too
 	}
 }
 

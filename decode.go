@@ -125,7 +125,7 @@ func (d *decoder) config(sections []*section) *Config {
 			d.problem(at, "Duplicate section", "Two sections have this label, without regard to case; the section without one is called default.")
 		}
 		names[name] = true
-		d.endpoint(s, &e)
+		d.endpoint(s, &e, cfg.Endpoints)
 		own := e.split()
 		cfg.Endpoints = append(cfg.Endpoints, e)
 		for _, s := range own {
@@ -140,8 +140,8 @@ func (d *decoder) config(sections []*section) *Config {
 	return cfg
 }
 
-// endpoint reads one section.
-func (d *decoder) endpoint(s *section, e *Endpoint) {
+// endpoint reads one section, which comes after those of others.
+func (d *decoder) endpoint(s *section, e *Endpoint, others []Endpoint) {
 	d.failed, d.rules, d.partial = make(map[string]bool), nil, s.partial
 	if s.body == nil {
 		return
@@ -183,6 +183,7 @@ func (d *decoder) endpoint(s *section, e *Endpoint) {
 		d.refuse(s.body.place(key, s.span), err)
 	}
 	e.conflicts(report)
+	e.streamConflicts(others, report)
 	if !d.partial { // what lacks may be behind the mistake
 		e.unused(func(key string) bool { return s.body.at(key) != nil }, report)
 	}

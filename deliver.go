@@ -184,7 +184,7 @@ func (d *Deliverer) Stats() Stats {
 }
 
 // Healthy returns nil, or an error that names each endpoint whose breaker is
-// open or whose stream cannot be reached; see [Hook.Healthy].
+// open or whose stream cannot be used; see [Hook.Healthy].
 func (d *Deliverer) Healthy() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -211,8 +211,9 @@ type consumer struct {
 	letters  *streamLetters
 	stopped  context.CancelFunc // ends the writing of dead letters
 
-	mu     sync.Mutex
-	source stream.Source // nil before it is connected
+	mu      sync.Mutex
+	source  stream.Source // nil before it is connected
+	waiting error         // why not
 }
 
 // newConsumer prepares an endpoint, which has been checked.
@@ -225,7 +226,7 @@ func newConsumer(c *Endpoint, rt http.RoundTripper, log *slog.Logger) (*consumer
 	if err != nil {
 		return nil, err
 	}
-	w := &consumer{config: c, endpoint: e}
+	w := &consumer{config: c, endpoint: e, waiting: errors.New("stream has not been reached")}
 	ctx, stop := context.WithCancel(context.Background())
 	w.stopped = stop
 	w.letters = &streamLetters{endpoint: c.Name, ctx: ctx}
@@ -241,7 +242,13 @@ func newConsumer(c *Endpoint, rt http.RoundTripper, log *slog.Logger) (*consumer
 // start starts the endpoint and connects it to its stream.
 func (w *consumer) start(ctx context.Context, engine stream.Driver) error {
 	w.endpoint.start()
-	source, err := engine.Source(ctx, streamConfig(w.config, w.endpoint.log))
+	to := streamConfig(w.config, w.endpoint.log)
+	to.Waiting = func(err error) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.waiting = fmt.Errorf("stream has not been reached: %w", err)
+	}
+	source, err := engine.Source(ctx, to)
 	if err != nil {
 		return fmt.Errorf("endpoint %q: queue: %w", w.config.Name, err)
 	}
@@ -289,10 +296,10 @@ func (w *consumer) healthy() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.source == nil {
-		return errors.Join(err, errors.New("stream has not been reached"))
+		return errors.Join(err, w.waiting)
 	}
 	if failure := w.source.Err(); failure != nil {
-		return errors.Join(err, fmt.Errorf("stream cannot be reached: %w", failure))
+		return errors.Join(err, fmt.Errorf("stream: %w", failure))
 	}
 	return err
 }

@@ -62,6 +62,9 @@ func (c *Endpoint) sending() *Endpoint {
 		f.PoolSize = forwarders
 	}
 	f.Batch, f.Compression, f.RateLimit = Batch{}, NoCompression, RateLimit{}
+	// How long to leave the receiver alone says nothing about the stream.
+	f.Breaker = Breaker{Failures: 10, Cooldown: time.Second}
+	f.Retry.MinBackoff, f.Retry.MaxBackoff = 100*time.Millisecond, time.Second
 	return &f
 }
 

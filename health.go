@@ -15,7 +15,7 @@ var errNotRunning = errors.New("the hook is not running")
 //   - its breaker is open: it has failed many times in a row and is only
 //     probed. Its last failure is told;
 //   - its disk queue cannot be written;
-//   - its stream cannot be reached.
+//   - its stream cannot be used.
 //
 // Before Init has succeeded and once Stop has been called the hook as a whole
 // is not healthy. Events that wait, retries and drops alone do not matter; see
@@ -53,7 +53,7 @@ func (e *endpoint) healthy() error {
 	}
 	if e.stream != nil {
 		if err := e.stream.Err(); err != nil {
-			errs = append(errs, fmt.Errorf("stream cannot be reached: %w", err))
+			errs = append(errs, fmt.Errorf("stream: %w", err))
 		}
 	}
 	if e.disk != nil {

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,7 +28,8 @@ import (
 //
 // Redeliver returns when every event is delivered or given up, or when ctx is
 // done. The Stats tell what became of them; the error joins what was wrong
-// with single lines, and says if not all were delivered.
+// with single lines, and says if not all were delivered, and why the last one
+// was not.
 func Redeliver(ctx context.Context, cfg *Config, file string) (Stats, error) {
 	cfg, err := cfg.resolve()
 	if err != nil {
@@ -73,7 +75,7 @@ func newRedelivery(cfg *Config) (*redelivery, error) {
 		if err != nil {
 			return nil, fmt.Errorf("endpoint %q: %w", c.Name, err)
 		}
-		e.pool.asIs = true
+		e.pool.asIs, e.pool.letters = true, new(lastCause)
 		r.endpoints[strings.ToLower(c.Name)] = e
 	}
 	return r, nil
@@ -88,6 +90,28 @@ func renderBody(req *request, ev *event) {
 		req.header = append(req.header, ev.extra.trace...)
 	}
 	req.body = append(req.body, ev.payload...)
+}
+
+// A lastCause is where the dead letters of a redelivery end. It remembers why the
+// last one was given up.
+type lastCause struct{ atomic.Pointer[string] }
+
+func (c *lastCause) write(letters ...*deadLetter) error {
+	c.Store(&letters[len(letters)-1].Error)
+	return nil
+}
+
+func (c *lastCause) close() error { return nil }
+
+// whyNot says why events of a redelivery were not delivered, as far as it is known.
+func whyNot(p *pool) string {
+	if cause := p.letters.(*lastCause).Load(); cause != nil {
+		return ", the last one " + *cause
+	}
+	if failure := p.lastFailure.Load(); failure != nil {
+		return "; the endpoint's last failure: " + failure.text()
+	}
+	return ""
 }
 
 func (r *redelivery) run(ctx context.Context, letters io.Reader) (Stats, error) {
@@ -119,7 +143,7 @@ func (r *redelivery) run(ctx context.Context, letters io.Reader) (Stats, error) 
 		s := e.queue.stats()
 		stats.Endpoints[e.config.Name] = s
 		if failed := s.Offered - s.Delivered; failed > 0 {
-			errs = append(errs, fmt.Errorf("endpoint %q: %d of %d events not delivered", e.config.Name, failed, s.Offered))
+			errs = append(errs, fmt.Errorf("endpoint %q: %d of %d events not delivered%s", e.config.Name, failed, s.Offered, whyNot(e.pool)))
 		}
 	}
 	if ctx.Err() != nil {

@@ -102,8 +102,25 @@ func TestRedeliverRefused(t *testing.T) {
 	})
 	path := writeLetterFile(t, letterLine("audit", 1, "one"), letterLine("audit", 2, "two"))
 	stats, err := Redeliver(t.Context(), redeliverConfig(server.url()), path)
-	if err == nil || !strings.Contains(err.Error(), "2 of 2 events not delivered") || stats.Endpoints["Audit"].Dead != 2 {
+	if err == nil || !strings.Contains(err.Error(), "2 of 2 events not delivered, the last one refused: status 422") || stats.Endpoints["Audit"].Dead != 2 {
 		t.Errorf("error %v, stats %+v", err, stats)
+	}
+}
+
+func TestRedeliverGivenUp(t *testing.T) {
+	checkLeaks(t)
+	server := newRawServer(t, func(c *rawConn, _ int) {
+		for {
+			if _, err := c.read(); err != nil || c.say(replyText(401, "")) != nil {
+				return
+			}
+		}
+	})
+	cfg := redeliverConfig(server.url())
+	cfg.Endpoints[0].Retry = Retry{MinBackoff: 10 * time.Millisecond, MaxAge: 200 * time.Millisecond}
+	_, err := Redeliver(t.Context(), cfg, writeLetterFile(t, letterLine("audit", 1, "one")))
+	if err == nil || !strings.Contains(err.Error(), "1 of 1 events not delivered, the last one given up: ") || !strings.Contains(err.Error(), "status 401") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -115,7 +115,9 @@ func TestWithoutNATS(t *testing.T) {
 		return s
 	}
 	r := startReceiver(t)
-	cfg := config(r.URL, p.url(), nil)
+	cfg := config(r.URL, p.url(), func(e *webhook.Endpoint) { // which are for the receiver
+		e.Breaker.Cooldown, e.Retry.MinBackoff, e.Retry.MaxBackoff = time.Hour, time.Hour, time.Hour
+	})
 	b := startBroker(t, cfg, 10)
 	b.publishAll(1000)
 	if s := b.Stats().Endpoints["orders"]; s.Waiting+s.InFlight != 1000 {

@@ -41,6 +41,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -67,6 +68,7 @@ type connection struct {
 	js    jetstream.JetStream
 	log   *slog.Logger
 	quiet quiet
+	tried atomic.Pointer[error] // of the last attempt to connect
 }
 
 // connect returns a connection that tries forever, whether there is a server
@@ -83,7 +85,9 @@ func connect(c stream.Config, options ...nats.Option) (*connection, error) {
 		nats.PingInterval(10 * time.Second), // a server that is gone without a word is noticed after two
 		nats.FlusherTimeout(requestTimeout), // everything waits for a write
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { own.lost(err) }),
+		nats.ConnectHandler(func(*nats.Conn) { own.connected() }),
 		nats.ReconnectHandler(func(*nats.Conn) { own.connected() }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { own.tried.Store(&err) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			if own.quiet.due(err) {
 				c.Log.Warn("NATS", "error", err)
@@ -170,6 +174,9 @@ func (c *connection) state() error {
 	if err := c.conn.LastError(); err != nil {
 		return fmt.Errorf("not connected to NATS: %w", err)
 	}
+	if err := c.tried.Load(); err != nil {
+		return fmt.Errorf("not connected to NATS: %w", *err)
+	}
 	return errors.New("not connected to NATS")
 }
 
@@ -186,7 +193,7 @@ func subject(c *stream.Config, partition int) string {
 	return fmt.Sprintf("%s.%s.%d", c.Name, c.Endpoint, partition)
 }
 
-func deadStream(c *stream.Config) string  { return c.Name + "_DEAD" }
+func deadStream(c *stream.Config) string  { return c.Name + stream.DeadSuffix }
 func deadSubject(c *stream.Config) string { return deadStream(c) + "." + c.Endpoint }
 
 // timeout is a context for one request.

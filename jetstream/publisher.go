@@ -18,9 +18,8 @@ type publisher struct {
 	config stream.Config
 
 	mu      sync.Mutex
-	checked bool      // the stream is there and as it has to be
-	failed  error     // why not
-	retryAt time.Time // when to look again
+	failed  error     // why the stream is not there, or not as it has to be
+	checkAt time.Time // when to look again
 }
 
 // Publisher implements [stream.Driver].
@@ -31,6 +30,10 @@ func (driver) Publisher(c stream.Config) (stream.Publisher, error) {
 		return nil, err
 	}
 	p := &publisher{connection: conn, config: c}
+	conn.conn.SetReconnectHandler(func(*nats.Conn) {
+		conn.connected()
+		p.suspect() // it may be another server's
+	})
 	ctx, cancel := timeout(context.Background())
 	defer cancel()
 	err = p.state()
@@ -48,20 +51,33 @@ func (driver) Publisher(c stream.Config) (stream.Publisher, error) {
 	return p, nil
 }
 
-// recheck is how long after a failure the stream is looked at again.
-const recheck = time.Second
+// recheck is how long after a failure the stream is looked at again, and
+// checkEvery how long after it was right: somebody may make it anew.
+const (
+	recheck    = time.Second
+	checkEvery = time.Minute
+)
 
 // ready sees to it that the stream has been checked.
 func (p *publisher) ready(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.checked || time.Now().Before(p.retryAt) {
+	if time.Now().Before(p.checkAt) {
 		return p.failed
 	}
 	_, p.failed = ensure(ctx, p.js, eventStream(&p.config))
-	p.checked = p.failed == nil
-	p.retryAt = time.Now().Add(recheck)
+	p.checkAt = time.Now().Add(checkEvery)
+	if p.failed != nil {
+		p.checkAt = time.Now().Add(recheck)
+	}
 	return p.failed
+}
+
+// suspect lets the next publish look at the stream first.
+func (p *publisher) suspect() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.checkAt = time.Time{}
 }
 
 // Codes of JetStream's errors for which the client has no name.
@@ -83,9 +99,7 @@ func (p *publisher) Publish(ctx context.Context, partition int, id string, event
 	}
 	err := publish(ctx, p.js, p.config.Name, subject(&p.config, partition), id, event)
 	if errors.Is(err, jetstream.ErrNoStreamResponse) { // it may be gone: look again
-		p.mu.Lock()
-		p.checked = false
-		p.mu.Unlock()
+		p.suspect()
 	}
 	return err
 }

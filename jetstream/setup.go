@@ -28,16 +28,17 @@ const (
 // eventStream is the stream that an endpoint's events are in.
 func eventStream(c *stream.Config) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
-		Name:        c.Name,
-		Description: "webhook events on their way",
-		Subjects:    []string{c.Name + ".*.*"},
-		Retention:   jetstream.WorkQueuePolicy,
-		Discard:     jetstream.DiscardNew,
-		Storage:     jetstream.FileStorage,
-		Replicas:    c.Replicas,
-		MaxBytes:    c.MaxBytes,
-		Duplicates:  duplicateWindow,
-		Metadata:    map[string]string{partitionsKey: strconv.Itoa(c.Partitions)},
+		Name:         c.Name,
+		Description:  "webhook events on their way",
+		Subjects:     []string{c.Name + ".*.*"},
+		Retention:    jetstream.WorkQueuePolicy,
+		Discard:      jetstream.DiscardNew,
+		Storage:      jetstream.FileStorage,
+		Replicas:     c.Replicas,
+		MaxBytes:     c.MaxBytes,
+		MaxConsumers: -1, // one for each partition of each endpoint
+		Duplicates:   duplicateWindow,
+		Metadata:     map[string]string{partitionsKey: strconv.Itoa(c.Partitions)},
 	}
 }
 
@@ -75,10 +76,19 @@ func ensure(ctx context.Context, js jetstream.JetStream, want jetstream.StreamCo
 		}
 		return nil, err
 	}
-	if found := differences(&want, &s.CachedInfo().Config); len(found) > 0 {
-		return nil, &stream.Misconfigured{Err: fmt.Errorf("stream %s has other settings: %s", want.Name, strings.Join(found, "; "))}
+	if err := agrees(s.CachedInfo(), &want); err != nil {
+		return nil, err
 	}
 	return s, nil
+}
+
+// agrees returns how a stream differs from what it has to be, which is a
+// *stream.Misconfigured, or nil.
+func agrees(have *jetstream.StreamInfo, want *jetstream.StreamConfig) error {
+	if found := differences(want, &have.Config); len(found) > 0 {
+		return &stream.Misconfigured{Err: fmt.Errorf("stream %s has other settings: %s", want.Name, strings.Join(found, "; "))}
+	}
+	return nil
 }
 
 // isImpossible reports whether a stream can never be made like this, as far as
@@ -115,8 +125,15 @@ func differences(want, have *jetstream.StreamConfig) (found []string) {
 	differ("max_age", want.MaxAge, have.MaxAge)
 	differ("max_msgs", int64(-1), have.MaxMsgs)
 	differ("max_msgs_per_subject", int64(-1), have.MaxMsgsPerSubject)
+	differ("max_msg_size", int32(-1), have.MaxMsgSize)
 	differ("no_ack", false, have.NoAck)
 	differ("sealed", false, have.Sealed)
+	if have.Duplicates < want.Duplicates {
+		found = append(found, fmt.Sprintf("duplicate_window is %v, less than %v", have.Duplicates, want.Duplicates))
+	}
+	if want.MaxConsumers != 0 {
+		differ("max_consumers", want.MaxConsumers, have.MaxConsumers)
+	}
 	if n := want.Metadata[partitionsKey]; n != "" {
 		have := have.Metadata[partitionsKey]
 		if have == "" {

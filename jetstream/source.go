@@ -89,6 +89,7 @@ type source struct {
 	over       int                // beats in a row that said that this worker has more than its share
 	cuts       int                // how often the connection was lost
 
+	denied  map[int]bool  // partitions that no worker had and that could not be taken all the same; of run
 	named   atomic.Uint64 // consumers that were given a name
 	acks    acks
 	present *nats.Subscription
@@ -117,6 +118,9 @@ func (driver) Source(ctx context.Context, c stream.Config) (stream.Source, error
 			conn.conn.Close()
 			return nil, err
 		}
+		if c.Waiting != nil {
+			c.Waiting(err)
+		}
 		if ctx.Err() == nil && conn.quiet.due(err) {
 			c.Log.Warn("waiting for the stream", "error", err)
 		}
@@ -130,6 +134,7 @@ func (driver) Source(ctx context.Context, c stream.Config) (stream.Source, error
 	s := &source{
 		connection: conn, config: c, id: nuid.Next(), stream: st, again: make(chan struct{}, 1),
 		partitions: make(map[int]*partition), leaving: make(map[int]*partition), resting: make(map[int]time.Time),
+		denied: make(map[int]bool),
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.hurry, s.now = context.WithCancel(context.Background())
@@ -142,7 +147,11 @@ func (driver) Source(ctx context.Context, c stream.Config) (stream.Source, error
 func (s *source) Start(sink stream.Sink) {
 	s.sink = sink
 	// Workers answer a roll call.
-	present, err := s.conn.Subscribe(s.presence(), func(m *nats.Msg) { _ = m.Respond([]byte(s.id)) })
+	present, err := s.conn.Subscribe(s.presence(), func(m *nats.Msg) {
+		if s.takesPart() {
+			_ = m.Respond([]byte(s.id))
+		}
+	})
 	if err != nil {
 		s.config.Log.Warn("cannot answer roll calls", "error", err)
 	}
@@ -174,6 +183,9 @@ func (s *source) run() {
 		s.mu.Lock()
 		s.failed = err
 		s.mu.Unlock()
+		if err != nil && s.state() == nil && s.ctx.Err() == nil && s.quiet.due(err) {
+			s.config.Log.Warn("stream cannot be worked on", "error", err)
+		}
 		select {
 		case <-s.ctx.Done():
 			return
@@ -193,11 +205,41 @@ func (s *source) cut() {
 	s.sink.Lease(time.Now())
 }
 
+// takesPart reports whether this worker takes its share, as far as it knows.
+func (s *source) takesPart() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var misconfigured *stream.Misconfigured
+	return !errors.As(s.failed, &misconfigured)
+}
+
+// check returns what is wrong with the stream, which somebody may have made anew.
+// To make it if it is not there is for brokers: they have events for it.
+func (s *source) check() error {
+	ctx, cancel := timeout(s.ctx)
+	defer cancel()
+	info, err := s.stream.Info(ctx)
+	if err != nil {
+		return err
+	}
+	want := eventStream(&s.config)
+	return agrees(info, &want)
+}
+
 func (s *source) look() error {
 	s.mu.Lock()
 	cuts := s.cuts
 	s.mu.Unlock()
 	begin := time.Now()
+	if err := s.check(); err != nil {
+		var misconfigured *stream.Misconfigured
+		if errors.As(err, &misconfigured) {
+			s.mu.Lock()
+			s.giveAway(len(s.partitions))
+			s.mu.Unlock()
+		}
+		return err
+	}
 	taken, own, err := s.consumers()
 	if err != nil {
 		return err
@@ -327,13 +369,25 @@ func (s *source) takeMore(most int, taken map[int]bool) error {
 	s.mu.Unlock()
 	// Others look at the same time: everyone begins elsewhere.
 	rand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] })
+	var foreign error
+	for n := range taken {
+		delete(s.denied, n)
+	}
 	for _, n := range free[:min(len(free), max(most, 0))] {
+		err := s.take(n)
 		var api *jetstream.APIError
-		if err := s.take(n); err != nil && !(errors.As(err, &api) && api.ErrorCode == codeNotUnique) {
+		switch {
+		case err == nil:
+			delete(s.denied, n)
+		case !errors.As(err, &api) || api.ErrorCode != codeNotUnique:
 			return err
+		case s.denied[n]: // a worker that was faster would be seen by now
+			foreign = fmt.Errorf("stream %s has a consumer that is no worker's and keeps workers from its partitions: %w", s.config.Name, err)
+		default:
+			s.denied[n] = true
 		}
 	}
-	return nil
+	return foreign
 }
 
 // giveAway gives n partitions back. s.mu is held.

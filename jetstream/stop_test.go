@@ -134,6 +134,9 @@ func TestNeverConnected(t *testing.T) {
 					if !strings.Contains(lines.String(), "waiting for the stream") {
 						return "nothing is logged"
 					}
+					if err := w.Healthy(); err == nil || !strings.Contains(err.Error(), "refused") {
+						return fmt.Sprintf("the reason is not told: %v", err)
+					}
 					return ""
 				})
 			}

@@ -282,6 +282,9 @@ func TestDifferences(t *testing.T) {
 		{func(c *jetstream.StreamConfig) { c.MaxBytes = 1 << 20 }, "max_bytes is 1048576, not 1073741824"},
 		{func(c *jetstream.StreamConfig) { c.MaxMsgs = 10 }, "max_msgs is 10, not -1"},
 		{func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 10 }, "max_msgs_per_subject is 10, not -1"},
+		{func(c *jetstream.StreamConfig) { c.MaxMsgSize = 1000 }, "max_msg_size is 1000, not -1"},
+		{func(c *jetstream.StreamConfig) { c.MaxConsumers = 10 }, "max_consumers is 10, not -1"},
+		{func(c *jetstream.StreamConfig) { c.Duplicates = time.Second }, "duplicate_window is 1s, less than 1m0s"},
 		{func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage }, "storage is Memory, not File"},
 		{func(c *jetstream.StreamConfig) { c.Subjects = []string{"other"} }, `subjects are ["other"], without "MQTT_WEBHOOKS.*.*"`},
 		{func(c *jetstream.StreamConfig) { c.Metadata["mochi-webhook-partitions"] = "16" }, "partitions (metadata mochi-webhook-partitions) is 16, not 8"},
@@ -417,4 +420,108 @@ func TestStreamGone(t *testing.T) {
 	r.await(200)
 	awaitForwarded(t, b, 200)
 	addUp(t, w.Stats().Endpoints["orders"])
+}
+
+// TestStreamMadeAnew puts another stream in the place of a worker's: it must not
+// work on one that is not as it has to be, nor count where others share it.
+func TestStreamMadeAnew(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t, nil)
+	js := client(t, s.ClientURL())
+	to := newSink()
+	close(to.ended)
+	source, p := startSource(t, s.ClientURL(), s.ClientURL(), 8, to)
+	publishOne(t, p, "a")
+	to.next(t).Ack()
+	awaitEmpty(t, js)
+	st, err := js.Stream(t.Context(), "MQTT_WEBHOOKS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	right := st.CachedInfo().Config
+	wrong := right
+	wrong.Retention, wrong.Metadata = jetstream.LimitsPolicy, nil
+	makeAnew := func(cfg jetstream.StreamConfig) jetstream.Stream {
+		t.Helper()
+		if err := js.DeleteStream(t.Context(), "MQTT_WEBHOOKS"); err != nil {
+			t.Fatal(err)
+		}
+		var st jetstream.Stream
+		eventually(t, 10*time.Second, func() (problem string) { // the old one's files go after a while
+			if st, err = js.CreateStream(t.Context(), cfg); err != nil {
+				return err.Error()
+			}
+			return ""
+		})
+		return st
+	}
+	st = makeAnew(wrong)
+	eventually(t, 20*time.Second, func() string {
+		if err := source.Err(); err == nil || !strings.Contains(err.Error(), "retention is Limits, not WorkQueue") {
+			return fmt.Sprintf("worker: %v", err)
+		}
+		info, err := st.Info(t.Context())
+		if err != nil {
+			return err.Error()
+		}
+		if n := info.State.Consumers; n > 0 {
+			return fmt.Sprintf("%d consumers", n)
+		}
+		return ""
+	})
+	conn, err := nats.Connect(s.ClientURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if m, err := conn.Request("MQTT_WEBHOOKS_WORKERS.orders", nil, time.Second); err == nil {
+		t.Errorf("the worker answers a roll call: %s", m.Data)
+	}
+	makeAnew(right)
+	publishOne(t, p, "b")
+	to.next(t).Ack()
+	awaitEmpty(t, js)
+	if err := source.Err(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestForeignConsumer has a consumer of somebody else on the stream, which keeps
+// workers from all partitions: they say so.
+func TestForeignConsumer(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t, nil)
+	js := client(t, s.ClientURL())
+	cfg := config("http://127.0.0.1:1/", s.ClientURL(), nil)
+	startBroker(t, cfg, 1)
+	var st jetstream.Stream
+	eventually(t, 20*time.Second, func() (problem string) {
+		var err error
+		if st, err = js.Stream(t.Context(), "MQTT_WEBHOOKS"); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	if _, err := st.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: "debug", AckPolicy: jetstream.AckExplicitPolicy}); err != nil {
+		t.Fatal(err)
+	}
+	to := newSink()
+	source, p := startSource(t, s.ClientURL(), s.ClientURL(), 8, to)
+	publishOne(t, p, "a")
+	eventually(t, 20*time.Second, func() string {
+		if err := source.Err(); err == nil || !strings.Contains(err.Error(), "a consumer that is no worker's") {
+			return fmt.Sprintf("worker: %v", err)
+		}
+		return ""
+	})
+	if err := st.DeleteConsumer(t.Context(), "debug"); err != nil {
+		t.Fatal(err)
+	}
+	to.next(t).Ack()
+	eventually(t, 20*time.Second, func() string {
+		if err := source.Err(); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
 }

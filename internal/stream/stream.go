@@ -19,7 +19,7 @@ import (
 type Config struct {
 	URL       string // of the servers, with commas between; may hold credentials
 	CredsFile string // "" for none
-	Name      string // of the stream; endpoints and brokers may share one
+	Name      string // of the stream; endpoints and brokers may share one. Dead letters are in Name + DeadSuffix
 	Endpoint  string // whose events these are
 
 	Partitions int
@@ -27,7 +27,13 @@ type Config struct {
 	MaxBytes   int64 // -1: no limit
 
 	Log *slog.Logger
+
+	// Waiting, if not nil, is told what Source waits for.
+	Waiting func(error)
 }
+
+// DeadSuffix ends the name of a stream of dead letters.
+const DeadSuffix = "_DEAD"
 
 // A Driver is an engine.
 type Driver interface {
