@@ -36,6 +36,10 @@ func (s *Spool) compact() (more bool, err error) {
 			w.compactAt = time.Now().Add(compactDelay)
 			return false, err
 		}
+		// At once: what is replaced still takes room.
+		if err := s.removeLeftovers(); err != nil {
+			return false, err
+		}
 	}
 	return true, nil
 }
@@ -105,9 +109,13 @@ func (s *Spool) rewrite(g *segment) (err error) {
 	g.id.gen, g.moves = next.gen, moves // all else of id is read without lock
 	s.files.mu.Unlock()
 	s.mu.Lock()
-	s.size -= g.cost()
+	account := &s.size
+	if s.segments[g.id.seq] != g { // its last records were done meanwhile
+		account = &s.buried
+	}
+	*account -= g.cost()
 	g.bytes, g.records = size, g.live
-	s.size += g.cost()
+	*account += g.cost()
 	s.mu.Unlock()
 	g.marks = 0
 	s.writer.marked = slices.DeleteFunc(s.writer.marked, func(m *segment) bool { return m == g })

@@ -2,6 +2,7 @@ package spool
 
 import (
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -224,4 +225,49 @@ func TestRoomWhileSyncing(t *testing.T) {
 			t.Errorf("%d records are left, want 71", len(got))
 		}
 	})
+}
+
+// A logsFS is a file system that has room for so many segments.
+type logsFS struct {
+	*crashFS
+	room int
+}
+
+func (l *logsFS) open(name string, flag int) (file, error) {
+	if strings.HasSuffix(name, logSuffix) && flag&os.O_CREATE != 0 {
+		if l.room == 0 {
+			return nil, errNoSpace
+		}
+		l.room--
+	}
+	return l.crashFS.open(name, flag)
+}
+
+// TestDurableInPart writes more than there is room for: what was written is
+// durable, and known to be.
+func TestDurableInPart(t *testing.T) {
+	for name, sync := range map[string]time.Duration{"never": Never, "100ms": 100 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, c *crashFS) {
+				l := &logsFS{c, 2}
+				s, _, _ := mustOpen(t, "d", Options{fs: l, Sync: sync, segmentSize: 16 << 10})
+				var refs []Ref
+				for range 60 { // three segments
+					refs = append(refs, add(t, s, strings.Repeat("x", 700)))
+				}
+				time.Sleep(time.Minute)
+				for i, ref := range refs {
+					if got, want := ref <= s.Synced(), ref.seq() < refs[59].seq(); got != want {
+						t.Fatalf("record %d of segment %d: synced %t", i, ref.seq(), got)
+					}
+				}
+				l.room = 1
+				time.Sleep(time.Minute)
+				if s.Synced() != refs[59] {
+					t.Error("not all is synced when there is room")
+				}
+				mustClose(t, s)
+			})
+		})
+	}
 }

@@ -450,3 +450,61 @@ func TestConcurrent(t *testing.T) {
 		})
 	}
 }
+
+// A renameFS calls during before a segment that was compacted takes its name.
+type renameFS struct {
+	*crashFS
+	during func()
+}
+
+func (r *renameFS) rename(from, to string) error {
+	if strings.HasSuffix(from, tempSuffix) {
+		r.during()
+	}
+	return r.crashFS.rename(from, to)
+}
+
+// TestFinishedWhileCompacted finishes the last record of a segment while it is
+// compacted: its bytes must leave the accounts all the same.
+func TestFinishedWhileCompacted(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *crashFS) {
+		r := &renameFS{crashFS: c}
+		s, _, _ := mustOpen(t, "d", Options{fs: r, MaxBytes: 64 << 10, segmentSize: 16 << 10})
+		var refs []Ref
+		for {
+			ref, err := s.Append(make([]byte, 700))
+			if err != nil {
+				break
+			}
+			refs = append(refs, ref)
+		}
+		time.Sleep(time.Second)
+		compacted := 0
+		var last Ref
+		r.during = func() {
+			compacted++
+			s.Done(last)
+		}
+		for _, ref := range refs { // of the first segment
+			if ref.seq() == refs[0].seq() {
+				if last != 0 {
+					s.Done(last)
+				}
+				last = ref
+			}
+		}
+		time.Sleep(time.Minute)
+		if compacted != 1 {
+			t.Fatalf("%d segments compacted", compacted)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		var size int64
+		for _, g := range s.segments {
+			size += g.cost()
+		}
+		if s.size != size || s.buried != 0 || len(s.graves) > 0 {
+			t.Errorf("size %d, want %d; buried %d in %d graves, want none", s.size, size, s.buried, len(s.graves))
+		}
+	})
+}

@@ -171,6 +171,7 @@ func (s *Spool) flush() {
 	if err == nil {
 		s.safe = last
 	} else {
+		s.safe = max(s.safe, s.durable(w.jobs))
 		s.dirty = true
 		if s.held > s.bufferSize/2 || s.active != nil && s.active.live == 0 {
 			s.sealHalfDone() // what is finished makes room without the disk
@@ -193,6 +194,19 @@ func (s *Spool) flush() {
 	round.err = err
 	close(round.done)
 	s.tell(before, after)
+}
+
+// durable returns how far a flush has come that has failed.
+func (s *Spool) durable(jobs []job) Ref {
+	if s.writer.newNames && s.sync != Never {
+		return 0
+	}
+	for _, j := range jobs {
+		if c := j.chunk; c.synced < len(j.buf) {
+			return makeRef(c.seg.id.seq, c.base+int64(c.synced)) - 1
+		}
+	}
+	return 0 // what failed was about names only
 }
 
 // digOut makes room for what a flush is about to write: it removes finished
