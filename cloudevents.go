@@ -145,7 +145,7 @@ func (c *cloudEvents) messageType(ev *event) string {
 	var m marks
 	if x := ev.extra; x != nil {
 		if isMediaType(x.contentType) {
-			return x.contentType
+			return strings.Clone(x.contentType) // a view of the record, which the request outlives
 		}
 		m = x.marks
 	}

@@ -527,3 +527,68 @@ func TestSignedBatches(t *testing.T) {
 		}
 	}
 }
+
+// TestContentTypes sends messages of several content types over one connection:
+// each has its own, and so do dead letters and what is made of them.
+func TestContentTypes(t *testing.T) {
+	types := []string{"text/aaa", "text/bbb", "text/ccc", "image/gif", "image/png"}
+	for _, kind := range []QueueType{MemoryQueue, DiskQueue} {
+		t.Run(string(kind), func(t *testing.T) {
+			s := newSink(t)
+			path := filepath.Join(t.TempDir(), "dead.jsonl")
+			cfg := &Config{Endpoints: []Endpoint{{
+				URL: s.URL, Events: rulesFor(OnMessagePublish), PoolSize: 1, Body: Body{Format: FormatCloudEventsBinary},
+				DeadLetter: DeadLetter{File: path},
+			}}}
+			if kind == DiskQueue {
+				cfg.Endpoints[0].Queue = Queue{Type: DiskQueue, Dir: t.TempDir()}
+			}
+			run := func(check func(h *Hook)) {
+				h := new(Hook)
+				if err := h.Init(&Options{Config: cfg, DrainTimeout: -1}); err != nil {
+					t.Fatal(err)
+				}
+				for _, ct := range types {
+					ev := publishOf(ct, "x")
+					ev.extra = &extra{contentType: ct}
+					h.emit(ev)
+				}
+				check(h)
+				if err := h.Stop(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			run(func(h *Hook) {
+				awaitTrue(t, "all is delivered", func() bool { return h.Stats().Endpoints["default"].Delivered == uint64(len(types)) })
+				for i, d := range s.wait(t, len(types)) {
+					if got := d.header.Get("Content-Type"); got != types[i] {
+						t.Errorf("message %d is %s, want %s", i, got, types[i])
+					}
+				}
+			})
+			cfg.Endpoints[0].URL = "http://127.0.0.1:1/"
+			cfg.Endpoints[0].Retry = Retry{MinBackoff: 10 * time.Second, MaxAge: 100 * time.Millisecond}
+			run(func(h *Hook) {
+				awaitTrue(t, "all are given up", func() bool { return h.Stats().Endpoints["default"].Dead == uint64(len(types)) })
+			})
+			for _, l := range readLetters(t, path) {
+				if l.ContentType != l.Client {
+					t.Errorf("the letter of %s is %s", l.Client, l.ContentType)
+				}
+			}
+			cfg.Endpoints[0].URL = s.URL
+			if _, err := Redeliver(t.Context(), cfg, path); err != nil {
+				t.Fatal(err)
+			}
+			var again []string
+			for _, d := range s.wait(t, 2*len(types))[len(types):] {
+				again = append(again, d.header.Get("Content-Type"))
+			}
+			slices.Sort(again)
+			want := slices.Sorted(slices.Values(types))
+			if !slices.Equal(again, want) {
+				t.Errorf("sent again as %q, want %q", again, want)
+			}
+		})
+	}
+}

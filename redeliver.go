@@ -84,7 +84,7 @@ func newRedelivery(cfg *Config) (*redelivery, error) {
 // renderBody makes the request for an event whose payload is a whole body,
 // whose reason is its content type and whose trace is all its header lines.
 func renderBody(req *request, ev *event) {
-	req.contentType = ev.reason
+	req.contentType = strings.Clone(ev.reason) // a view of the record, which the request outlives
 	req.header = req.header[:0]
 	if ev.extra != nil {
 		req.header = append(req.header, ev.extra.trace...)
