@@ -77,8 +77,8 @@ func (p *roundTripConn) post(req *request, now, deadline time.Time) (out outcome
 	body := &lentBody{bytes: req.body}
 	defer body.revoke()
 	resp, swallowed, err := p.roundTrip(ctx, req, body, now)
-	for swallowed && ctx.Err() == nil { // until a connection is new
-		resp, swallowed, err = p.roundTrip(ctx, req, body, now)
+	if swallowed && ctx.Err() == nil { // once: it may be the request that makes the server close
+		resp, _, err = p.roundTrip(ctx, req, body, now)
 	}
 	if resp != nil && resp.Body != nil {
 		defer resp.Body.Close()
@@ -95,7 +95,7 @@ func (p *roundTripConn) post(req *request, now, deadline time.Time) (out outcome
 	case resp.StatusCode < 100:
 		return errorOutcome(&attemptError{"transport", fmt.Errorf("a response with status %d", resp.StatusCode)})
 	}
-	if resp.Body != nil {
+	if resp.Body != nil && resp.StatusCode != http.StatusSwitchingProtocols { // whose body is the connection, without an end
 		// As much as lets the transport use the connection again.
 		_, _ = io.CopyN(io.Discard, resp.Body, maxReplyBody+1)
 	}

@@ -278,4 +278,42 @@ func TestRoundTripSentOnce(t *testing.T) {
 			t.Errorf("%+v after %d requests, want 2", out, requests.Load())
 		}
 	})
+	t.Run("HTTP/2 in clear", func(t *testing.T) { // which nothing tells from HTTP/1.1
+		var requests atomic.Int64
+		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			if requests.Add(1) > 1 {
+				panic(http.ErrAbortHandler)
+			}
+		}))
+		server.Config.Protocols = new(http.Protocols)
+		server.Config.Protocols.SetUnencryptedHTTP2(true)
+		server.Start()
+		defer server.Close()
+		transport := &http.Transport{Protocols: server.Config.Protocols}
+		defer transport.CloseIdleConnections()
+		p := newTestRoundTripConn(t, Endpoint{URL: server.URL}, transport)
+		wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
+		if out := p.post(testRequest("{}"), time.Now(), soon()); out.verdict != failed || requests.Load() > 3 {
+			t.Errorf("%+v after %d requests, want 3 at most", out, requests.Load())
+		}
+	})
+}
+
+// TestRoundTripUpgrade has a server that takes the connection for something else:
+// there is no end to read to.
+func TestRoundTripUpgrade(t *testing.T) {
+	checkLeaks(t)
+	server := newRawServer(t, func(c *rawConn, _ int) {
+		if _, err := c.read(); err == nil && c.say("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n") == nil {
+			c.wait()
+		}
+	})
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	p := newTestRoundTripConn(t, Endpoint{URL: server.url()}, transport)
+	begin := time.Now()
+	if out := p.post(testRequest("{}"), begin, begin.Add(time.Minute)); out.verdict == delivered || time.Since(begin) > rawTimeout {
+		t.Errorf("%+v after %v", out, time.Since(begin))
+	}
 }
