@@ -90,8 +90,8 @@ func (q *queue) kickClock() {
 	}
 }
 
-// wakeDue ends the backoffs that are over and returns when the next one, or
-// the gate, is due.
+// wakeDue ends the backoffs that are over, or one for a probe, and returns when
+// the next one, or the gate, is due.
 func (q *queue) wakeDue() time.Duration {
 	next, now := int64(time.Hour), q.gate.now()
 	for len(q.backoff.at) > 0 {
@@ -106,6 +106,10 @@ func (q *queue) wakeDue() time.Duration {
 	}
 	if due, ok := q.gate.due(); ok && due > now {
 		next = min(next, due-now)
+	}
+	// A probe that is due is that of a lane in backoff when there is no other.
+	if q.gate.open && q.ready.head == 0 && len(q.backoff.at) > 0 && q.admits() {
+		q.pushReady(heap.Pop(&q.backoff).(uint32))
 	}
 	return time.Duration(next)
 }

@@ -422,6 +422,47 @@ func TestBreakerProbesOncePerCooldown(t *testing.T) {
 	})
 }
 
+// TestBreakerProbesInBackoff has one lane alone, whose backoff is longer than
+// the cooldown: what is probed is the endpoint.
+func TestBreakerProbesInBackoff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		config := defaultEndpoint()
+		config.Breaker = Breaker{Failures: 2, Cooldown: time.Second}
+		config.Retry.MinBackoff, config.Retry.MaxBackoff = time.Hour, time.Hour
+		config.Retry.MaxAge = -1
+		var up atomic.Bool
+		var attempts atomic.Int64
+		e := startFake(config, func(*request, time.Time, <-chan struct{}) outcome {
+			attempts.Add(1)
+			if up.Load() {
+				return outcome{status: 200}
+			}
+			return outcome{verdict: failed, status: 500}
+		})
+		for _, client := range []string{"a", "b"} {
+			e.queue.offer(publishOf(client, "x"), false)
+		}
+		synctest.Wait()
+		if s := e.queue.stats(); s.Breaker != "open" || attempts.Load() != 2 {
+			t.Fatalf("%d attempts, stats %+v", attempts.Load(), s)
+		}
+		time.Sleep(10*time.Second + time.Second/2)
+		if n := attempts.Load() - 2; n != 10 {
+			t.Errorf("%d probes in 10 s at a cooldown of 1 s", n)
+		}
+		up.Store(true)
+		time.Sleep(time.Second)
+		if s := e.queue.stats(); s.Breaker != "closed" || s.Delivered != 1 {
+			t.Errorf("stats %+v", s)
+		}
+		time.Sleep(time.Minute)
+		if n := e.queue.stats().Delivered; n != 1 {
+			t.Errorf("%d delivered: a backoff ended without a probe", n)
+		}
+		e.stop(0)
+	})
+}
+
 func TestRetryAfterPausesTheEndpoint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
