@@ -88,8 +88,8 @@ func (p *pool) ofAge() string {
 }
 
 // bury writes the dead letters of jobs, which count all their attempts. What a
-// file does not take is lost, and logged; a stream has to take it, else there is
-// an error.
+// file does not take, or cannot be read, is lost, and logged; a stream has to take
+// it, else there is an error.
 func (p *pool) bury(jobs []job, cause string) error {
 	if p.letters == nil {
 		return nil
@@ -104,6 +104,7 @@ func (p *pool) bury(jobs []job, cause string) error {
 		var err error
 		if buf, err = p.queue.read(j, buf, &ev); err != nil {
 			p.warnUnreadable(err)
+			p.queue.countLostLetters(1)
 			continue
 		}
 		req.body = req.body[:0]

@@ -272,6 +272,32 @@ func TestLostLetters(t *testing.T) {
 	})
 }
 
+// A goneStore is a store from which records have to be read, which fails.
+type goneStore struct{ *memory }
+
+func (goneStore) load(buf []byte, _ uint64, _ int) (rec, grown []byte) { return nil, buf }
+func (goneStore) fetch(buf []byte, _ uint64) ([]byte, error)           { return buf, errors.New("disk gone") }
+
+// TestUnreadableLetters gives up events that cannot be read: there are no letters
+// of them, and they are counted.
+func TestUnreadableLetters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := defaultEndpoint()
+		c.Retry.MaxAge = time.Minute
+		e := startFake(c, func(*request, time.Time, <-chan struct{}) outcome { return outcome{status: 200} })
+		e.pool.letters = fullBox{}
+		e.queue.store = goneStore{e.queue.store.(*memory)}
+		for range 3 {
+			e.queue.offer(publishOf("c", "x"), false)
+		}
+		time.Sleep(time.Hour)
+		if s := e.queue.stats(); s.Dead != 3 || s.LostLetters != 3 {
+			t.Errorf("%+v", s)
+		}
+		e.stop(0)
+	})
+}
+
 // TestDeadLettersOf sees the ways in which events end in a dead letter file.
 func TestDeadLettersOf(t *testing.T) {
 	letters := func(t *testing.T, change func(*Endpoint), drain time.Duration, run func(h *Hook), answer func() (*http.Response, error)) []deadLetter {

@@ -37,7 +37,8 @@ type EndpointStats struct {
 	// was not on disk after the block timeout (queue.sync = "always").
 	SyncLate uint64 `json:"sync_late,omitempty"`
 
-	// LostLetters counts the Dead that the dead letter file did not take.
+	// LostLetters counts the Dead that the dead letter file did not take, or
+	// whose record cannot be read.
 	LostLetters uint64 `json:"lost_letters,omitempty"`
 
 	// Breaker is "open" when the endpoint is only probed, else "closed":

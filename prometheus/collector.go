@@ -60,7 +60,7 @@ var (
 	duration = metric("attempt_duration_seconds",
 		"How long attempts that got an HTTP status took, and a broker's publishes into a stream.")
 	lostLetters = metric("lost_letters_total",
-		"Dead events that the dead letter file did not take.")
+		"Dead events that are not in the dead letter file: it did not take them, or their record is damaged.")
 	syncLate = metric("sync_late_total",
 		"Publishes that were acknowledged before their event was on disk.")
 	queueEvents = metric("queue_events",

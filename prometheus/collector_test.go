@@ -72,7 +72,7 @@ mochi_webhook_events_total{endpoint="orders",event="unknown",outcome="forwarded"
 # HELP mochi_webhook_in_flight_events Events of attempts that are under way.
 # TYPE mochi_webhook_in_flight_events gauge
 mochi_webhook_in_flight_events{endpoint="orders"} 3
-# HELP mochi_webhook_lost_letters_total Dead events that the dead letter file did not take.
+# HELP mochi_webhook_lost_letters_total Dead events that are not in the dead letter file: it did not take them, or their record is damaged.
 # TYPE mochi_webhook_lost_letters_total counter
 mochi_webhook_lost_letters_total{endpoint="orders"} 2
 # HELP mochi_webhook_offered_total Events that a rule of the endpoint selected.
