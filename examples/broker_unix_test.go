@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // A broker without a file, or with one that can be read only once, goes on when
@@ -40,4 +41,28 @@ func TestBrokerHangup(t *testing.T) {
 	without.signal(syscall.SIGHUP)
 	without.stderr.waitLine(t, "nothing to reload")
 	without.end()
+}
+
+// A broker stops while it waits for a file that does not answer.
+func TestBrokerStopsWhileItReloads(t *testing.T) {
+	e := newEndpoint(t)
+	config := configure(t, e.URL, "on_message_publish")
+	broker, _ := listen(t, "broker", "-config", config)
+	if err := os.Remove(config); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(config, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	broker.signal(syscall.SIGHUP)
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		if hangs, err := os.OpenFile(config, os.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil { // somebody reads
+			defer hangs.Close()
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("nobody reads the file")
+		}
+	}
+	broker.end()
 }

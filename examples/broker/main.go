@@ -128,13 +128,15 @@ func serve(opts *options, cfg *webhook.Config, stdout, stderr io.Writer) error {
 	pages.Serve()
 	fmt.Fprintln(stdout, "listening on", clients.Addr())
 
-	reloadOn(ctx, hangups, func() {
+	// A reload may hang, as a file on a server that is gone does; to stop must not.
+	go reloadOn(ctx, hangups, func() {
 		if !again {
 			log.Warn("nothing to reload: there is no configuration file, or it cannot be read again")
 			return
 		}
 		_ = hook.Reload(nil) // which logs what became of it
 	})
+	<-ctx.Done()
 	restore() // a second signal ends the process
 	log.Info("stopping", "drain", opts.drain)
 	return stop(server, hook, clients, opts.drain)
