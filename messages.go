@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"bytes"
 	"strings"
 	"unsafe"
 	"weak"
@@ -38,13 +39,22 @@ type earlyMessage struct {
 // in flight for a client by default.
 const earlyMax = 8192
 
+// reportEarly makes the message_delivered that waited for their connection, or for
+// the end of a session whose last connection broke before it was reported.
+func (h *Hook) reportEarly(s *session) {
+	for i := range s.early {
+		h.delivered(s.early[i].to, &s.early[i].message)
+	}
+	s.early = nil
+}
+
 func newMessage(pk *packets.Packet, topic, fromUser string) message {
 	return message{
 		topic:     topic,
 		payload:   pk.Payload,
 		from:      pk.Origin,
 		fromUser:  fromUser,
-		published: pk.Created,
+		published: publishedAt(pk),
 		qos:       pk.FixedHeader.Qos,
 		retain:    pk.FixedHeader.Retain,
 	}
@@ -55,8 +65,15 @@ func newMessage(pk *packets.Packet, topic, fromUser string) message {
 // Neither does DUP: it is not set on every repetition, and set on the first
 // sending of what was queued for an absent client.
 func (m *message) is(pk *packets.Packet) bool {
-	return m.published == pk.Created && m.from == pk.Origin &&
-		(pk.FixedHeader.Dup || len(m.payload) == len(pk.Payload) && unsafe.SliceData(m.payload) == unsafe.SliceData(pk.Payload))
+	return m.published == publishedAt(pk) && m.from == pk.Origin && len(m.payload) == len(pk.Payload) &&
+		(pk.TopicName == "" || pk.TopicName == m.topic) &&
+		(unsafe.SliceData(m.payload) == unsafe.SliceData(pk.Payload) || pk.FixedHeader.Dup && bytes.Equal(m.payload, pk.Payload))
+}
+
+// publishedAt returns when a message was published, in Unix seconds. A will was
+// created when its client was lost, and is published after its delay.
+func publishedAt(pk *packets.Packet) int64 {
+	return pk.Created + int64(pk.Connect.WillProperties.WillDelayInterval)
 }
 
 // messageSent makes message_delivered, in W or R.

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -509,5 +510,81 @@ func BenchmarkDelivered(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestPacketIDReused has a broker that forgot a message, as it does with a receive
+// maximum, and gave its id to another one, which was queued while the client was
+// away, and so has DUP.
+func TestPacketIDReused(t *testing.T) {
+	var got []event
+	h := Hook{observe: func(ev event) { got = append(got, ev) }}
+	h.watch(messageKinds)
+	h.OnStarted()
+	server := mqtt.New(&mqtt.Options{Logger: discardLogger()})
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	defer theirs.Close()
+	cl := server.NewClient(ours, "tcp", "s", false)
+	h.OnPacketSent(cl, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}, SessionPresent: true}, nil)
+	h.OnSessionEstablished(cl, packets.Packet{})
+	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1}, PacketID: 1, TopicName: "a", Origin: "p", Payload: []byte("x"), Created: 5}
+	h.OnPacketSent(cl, pk, nil)
+	pk.TopicName, pk.Payload, pk.FixedHeader.Dup = "b", []byte("y"), true
+	h.OnPacketSent(cl, pk, nil)
+	h.OnPacketRead(cl, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, PacketID: 1})
+	wantLines(t, lines(got), `message_delivered a p->s qos1 "x"`, `message_delivered b p->s qos1 "y"`, `message_acked b p->s qos1 "y"`)
+}
+
+// TestEarlyMessagesOfABrokenConnection breaks a connection while the broker sends
+// what waited for it, of which mochi tells no more: what was sent is reported
+// before the session ends.
+func TestEarlyMessagesOfABrokenConnection(t *testing.T) {
+	for name, end := range map[string]func(h *Hook, old, next *mqtt.Client){
+		"discarded": func(h *Hook, _, next *mqtt.Client) {
+			h.OnPacketSent(next, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}}, nil)
+		},
+		"expired": func(h *Hook, old, _ *mqtt.Client) { h.OnClientExpired(old) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []event
+			h := Hook{observe: func(ev event) { got = append(got, ev) }}
+			h.watch(messageKinds | kindsOf(kindConnected, kindTerminated))
+			h.OnStarted()
+			server := mqtt.New(&mqtt.Options{Logger: discardLogger()})
+			client := func() *mqtt.Client {
+				ours, theirs := net.Pipe()
+				t.Cleanup(func() { ours.Close(); theirs.Close() })
+				return server.NewClient(ours, "tcp", "s", false)
+			}
+			resumed := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}, SessionPresent: true}
+			first := client()
+			h.OnPacketSent(first, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}}, nil)
+			h.OnSessionEstablished(first, packets.Packet{})
+			first.Stop(io.EOF)
+			h.OnDisconnect(first, io.EOF, false)
+			second := client()
+			h.OnPacketSent(second, resumed, nil)
+			h.OnPacketSent(second, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1, Dup: true}, PacketID: 1, TopicName: "a", Origin: "p", Payload: []byte("x")}, nil)
+			second.Stop(io.EOF)
+			end(&h, second, client())
+			if len(got) < 3 {
+				t.Fatalf("%d events", len(got))
+			}
+			all := lines(got)
+			if len(all) != 3 || all[1] != `message_delivered a p->s qos1 "x"` || !strings.HasPrefix(all[2], "session_terminated s") {
+				t.Errorf("%q", all)
+			}
+		})
+	}
+}
+
+// TestDelayedWillPublished: the time of a delayed will is the end of its delay.
+func TestDelayedWillPublished(t *testing.T) {
+	pk := packets.Packet{Created: 100}
+	pk.Connect.WillProperties.WillDelayInterval = 7
+	m := newMessage(&pk, "t", "")
+	if m.published != 107 || !m.is(&pk) {
+		t.Errorf("published at %d, the same message: %t", m.published, m.is(&pk))
 	}
 }

@@ -76,13 +76,14 @@ func codeReason(code byte, bye farewell) string {
 	return codeName(code)
 }
 
-// endCode is the reason code of MQTT 5 with which a connection ended, if either
-// side had one, whether it was sent or not.
-func endCode(cause error, bye farewell) (code byte, ok bool) {
+// endCode is the reason code of MQTT 5 with which a connection ended for a reason,
+// if either side had one, whether it was sent or not.
+func endCode(reason string, cause error, bye farewell) (code byte, ok bool) {
 	var c packets.Code
 	switch {
 	case !errors.As(cause, &c):
-		return 0, false
+		violation := packets.ErrProtocolViolation.Code
+		return violation, reason == codeNames[violation]
 	case c.Code == packets.CodeDisconnect.Code:
 		return bye.code, bye.read
 	}

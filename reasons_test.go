@@ -54,3 +54,27 @@ func TestReasonOf(t *testing.T) {
 		})
 	}
 }
+
+func TestEndCode(t *testing.T) {
+	for _, test := range []struct {
+		cause, err error
+		bye        farewell
+		code       byte
+		ok         bool
+	}{
+		{packets.CodeDisconnect, nil, farewell{true, 0x98}, 0x98, true},
+		{packets.CodeDisconnect, nil, farewell{}, 0, false},
+		{packets.ErrServerShuttingDown, net.ErrClosed, farewell{}, 0x8b, true},
+		{packets.ErrProtocolViolationSecondConnect, nil, farewell{}, 0x82, true},
+		{errPlain, errPlain, farewell{}, 0x82, true}, // the broker's own text
+		{errPlain, net.ErrClosed, farewell{}, 0, false},
+		{io.EOF, io.EOF, farewell{}, 0, false},
+	} {
+		reason := reasonOf(test.cause, test.err, test.bye)
+		if code, ok := endCode(reason, test.cause, test.bye); code != test.code && ok || ok != test.ok {
+			t.Errorf("%v, %s: got %#x, %t; want %#x, %t", test.cause, reason, code, ok, test.code, test.ok)
+		}
+	}
+}
+
+var errPlain = errors.New("plain")

@@ -126,6 +126,7 @@ func (h *Hook) handOver(s *session, next *mqtt.Client, resumed bool) {
 		}
 	}
 	if !resumed {
+		h.reportEarly(s)
 		h.terminated(s, prev, end)
 	}
 }
@@ -146,10 +147,7 @@ func (h *Hook) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
 	ev.time = time.Now().UnixMilli()
 	s.connectedAt = ev.time
 	h.report(&ev)
-	for i := range s.early {
-		h.delivered(s.early[i].to, &s.early[i].message)
-	}
-	s.early = nil
+	h.reportEarly(s)
 }
 
 // OnStarted runs when the broker has begun to listen, unless the hook was
@@ -252,6 +250,8 @@ func (h *Hook) sessionEnded(cl *mqtt.Client) {
 			return // never reported, see OnClientExpired; or the second call for one session
 		case isTakeover(cause):
 			s.begin(cl, sessionConnected)
+		case !outlives(cl):
+			return // it ended with its connection, as OnDisconnect has reported
 		default:
 			s.begin(cl, sessionOffline)
 		}
@@ -320,6 +320,7 @@ func (h *Hook) OnClientExpired(cl *mqtt.Client) {
 		}
 		h.disconnected(s, current, reasonTakenOver)
 	}
+	h.reportEarly(s)
 	h.terminated(s, s.cl.Load(), reasonExpired)
 	h.forget(s)
 }
@@ -328,7 +329,7 @@ func (h *Hook) disconnected(s *session, cl *mqtt.Client, reason string) {
 	ev := h.clientEvent(kindDisconnected, cl)
 	ev.reason, ev.time = reason, s.closed
 	if w := h.extraWants(); w != 0 {
-		if code, ok := endCode(cl.StopCause(), s.bye); ok {
+		if code, ok := endCode(reason, cl.StopCause(), s.bye); ok {
 			ev.addCode(w, code)
 		}
 		if w&wantConnectedAt != 0 && s.connectedAt != 0 {

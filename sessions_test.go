@@ -3,6 +3,8 @@ package webhook
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -561,4 +563,33 @@ func TestRulesAddedLater(t *testing.T) {
 	if n := b.hook.sessionCount(); n != 0 {
 		t.Errorf("%d sessions remembered", n)
 	}
+}
+
+// TestTerminatedOnce has rules that came by a reload. A client without a session
+// goes; before the broker forgets it, a new connection finds it, and the broker
+// unsubscribes it once more.
+func TestTerminatedOnce(t *testing.T) {
+	var got []event
+	h := Hook{observe: func(ev event) { got = append(got, ev) }}
+	h.watch(kindsOf(kindConnected, kindDisconnected, kindTerminated))
+	server := mqtt.New(&mqtt.Options{Logger: discardLogger()})
+	connack := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}}
+	client := func() *mqtt.Client {
+		ours, theirs := net.Pipe()
+		t.Cleanup(func() { ours.Close(); theirs.Close() })
+		cl := server.NewClient(ours, "tcp", "x", false)
+		cl.Properties.Clean = true
+		return cl
+	}
+	old := client()
+	h.OnPacketSent(old, connack, nil)
+	h.OnSessionEstablished(old, packets.Packet{})
+	old.Stop(io.EOF)
+	h.OnDisconnect(old, io.EOF, true)
+	h.OnUnsubscribed(old, packets.Packet{}) // in R of old
+	h.OnUnsubscribed(old, packets.Packet{}) // in R of the new one
+	next := client()
+	h.OnPacketSent(next, connack, nil)
+	h.OnSessionEstablished(next, packets.Packet{})
+	wantLines(t, lines(got), "connected x", "disconnected x tcp_closed", "session_terminated x tcp_closed", "connected x")
 }
