@@ -110,7 +110,7 @@ func TestBlockTimeoutIsOne(t *testing.T) {
 		defer h.Stop()
 		for _, e := range h.active.Load().endpoints {
 			e.queue.mu.Lock()
-			e.queue.limits.workers = 0 // what comes waits
+			e.queue.gate.pause(time.Hour) // what comes waits
 			e.queue.mu.Unlock()
 			if e.disk != nil {
 				e.disk.await = func(ctx context.Context, _ uint64) error { <-ctx.Done(); return ctx.Err() }
@@ -139,4 +139,67 @@ func TestBlockTimeoutIsOne(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestReloadEndsWaiting changes the settings of a queue for whose room a publish
+// waits: they are those of that publish, too.
+func TestReloadEndsWaiting(t *testing.T) {
+	for name, change := range map[string]func(e *Endpoint){
+		"drop oldest":     func(e *Endpoint) { e.Queue.Overflow = DropOldest },
+		"drop newest":     func(e *Endpoint) { e.Queue.Overflow = DropNewest },
+		"shorter timeout": func(e *Endpoint) { e.Queue.BlockTimeout = time.Minute },
+		"disabled":        func(e *Endpoint) { e.Disabled = true },
+		"more room":       func(e *Endpoint) { e.Queue.Capacity = 2 },
+		"longer timeout":  func(e *Endpoint) { e.Queue.BlockTimeout = time.Hour },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				config := func(change func(e *Endpoint)) *Config {
+					e := Endpoint{
+						Name: "one", URL: "http://127.0.0.1:1/", Events: rulesFor(OnMessagePublish),
+						Queue: Queue{Capacity: 1, Overflow: Block, BlockTimeout: 30 * time.Minute},
+						Retry: Retry{MinBackoff: 2 * time.Hour, MaxBackoff: 2 * time.Hour, MaxAge: -1}, Breaker: Breaker{Failures: -1},
+					}
+					change(&e)
+					return &Config{Endpoints: []Endpoint{e}}
+				}
+				h := new(Hook)
+				if err := h.Init(&Options{Transport: unreachable, DrainTimeout: -1, Config: config(func(*Endpoint) {})}); err != nil {
+					t.Fatal(err)
+				}
+				defer h.Stop()
+				cl := hotClients(1)[0]
+				publish := func() {
+					h.OnPublished(cl, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish}, TopicName: "t"})
+				}
+				publish()
+				time.Sleep(time.Minute) // then it waits for its second attempt
+				begin := time.Now()
+				var took time.Duration
+				go func() {
+					publish()
+					took = time.Since(begin)
+				}()
+				time.Sleep(10 * time.Minute)
+				if err := h.Reload(config(change)); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				if name == "longer timeout" {
+					time.Sleep(50*time.Minute - time.Second)
+					synctest.Wait()
+					if took != 0 {
+						t.Errorf("it took %v", took)
+					}
+					time.Sleep(2 * time.Second)
+					synctest.Wait()
+					if took != time.Hour {
+						t.Errorf("it took %v, want 1h", took)
+					}
+				} else if took != 10*time.Minute {
+					t.Errorf("it took %v, want 10m", took)
+				}
+			})
+		})
+	}
 }

@@ -115,29 +115,37 @@ func (q *queue) refusedRoom(cost int64) bool {
 // waitForRoom tries to admit an event whenever there may be room again, until the
 // block timeout is over, and returns what came of it. The lock is released
 // meanwhile. Of those that wait the first is woken first: one that needs more
-// room than there is keeps its place.
+// room than there is keeps its place. A reload wakes all.
 func (q *queue) waitForRoom(p *patience, admit func() dropReason) dropReason {
 	p.begin()
 	w := &waiter{room: make(chan struct{}, 1)}
-	timer := time.NewTimer(q.limits.queue.BlockTimeout - time.Since(p.since))
+	timer := time.NewTimer(q.waitsFor(p))
 	defer timer.Stop()
 	q.blocked = append(q.blocked, w)
 	for {
 		q.mu.Unlock()
-		expired := false
 		select {
 		case <-w.room:
 		case <-timer.C:
-			expired = true
 		}
 		q.mu.Lock()
-		if reason := admit(); reason != dropQueueFull || expired {
+		reason, left := admit(), q.waitsFor(p)
+		if reason != dropQueueFull || left <= 0 {
 			at := slices.Index(q.blocked, w)
 			q.blocked = slices.Delete(q.blocked, at, at+1)
 			q.wakeBlocked() // there may be room for another one
 			return reason
 		}
+		timer.Reset(left)
 	}
+}
+
+// waitsFor returns how long a publish may wait yet.
+func (q *queue) waitsFor(p *patience) time.Duration {
+	if q.limits.queue.Overflow != Block || q.limits.workers == 0 {
+		return 0
+	}
+	return q.limits.queue.BlockTimeout - time.Since(p.since)
 }
 
 // wakeBlocked lets the publish that has waited longest look again.
@@ -146,6 +154,13 @@ func (q *queue) wakeBlocked() {
 		return
 	}
 	q.blocked[0].wake()
+}
+
+// wakeAllBlocked lets all of them look.
+func (q *queue) wakeAllBlocked() {
+	for _, w := range q.blocked {
+		w.wake()
+	}
 }
 
 // dropOldest drops the oldest waiting entry and reports whether there was one.

@@ -144,8 +144,8 @@ func (q *queue) offer(ev *event, wait bool) (uint64, bool) {
 
 // offerWith puts an event into the queue or drops it by the overflow policy. It
 // copies what it keeps. If that is the policy, and p is not nil, it waits for room
-// until the block timeout is over. It returns the event's reference in the store, and whether it was
-// taken, as far as that can be said at once: of a disk it can.
+// until the block timeout is over. It returns the event's reference in the store,
+// and whether it was taken, as far as that can be said at once: of a disk it can.
 func (q *queue) offerWith(ev *event, p *patience) (uint64, bool) {
 	t := q.ticketOf(ev, 0)
 	if p == nil && !q.mu.eager.Load() && ev.isShort() {
@@ -370,9 +370,7 @@ func (q *queue) close() {
 	defer q.mu.Unlock()
 	q.closed = true
 	q.gate.probeNow()
-	for _, w := range q.blocked {
-		w.wake()
-	}
+	q.wakeAllBlocked()
 	if q.waiting+q.inFlight == 0 {
 		q.signalDrained()
 	}

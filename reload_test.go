@@ -678,3 +678,18 @@ func TestReloadLowersTheCapacity(t *testing.T) {
 		e.stop(0)
 	})
 }
+
+// TestSamePool: how events are ordered is the queue's to know, but for a stream,
+// whose partition an event is put into by the pool.
+func TestSamePool(t *testing.T) {
+	a := defaultEndpoint()
+	b := a
+	b.Ordering = OrderNone
+	if !samePool(&a, &b) {
+		t.Error("another ordering takes another pool")
+	}
+	a.Stream.URL, b.Stream.URL = "nats://127.0.0.1", "nats://127.0.0.1"
+	if samePool(&a, &b) {
+		t.Error("another ordering keeps the pool of a stream")
+	}
+}

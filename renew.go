@@ -94,7 +94,9 @@ func samePool(a, b *Endpoint) bool {
 	x, y := *a, *b
 	x.Events, y.Events = x.particular(), y.particular()
 	x.Queue, y.Queue = Queue{}, Queue{}
-	x.Ordering, y.Ordering = "", ""
+	if !a.Stream.enabled() { // else it says what partition an event goes to
+		x.Ordering, y.Ordering = "", ""
+	}
 	x.RateLimit, y.RateLimit = RateLimit{}, RateLimit{}
 	return reflect.DeepEqual(x, y)
 }
@@ -126,7 +128,7 @@ func (e *endpoint) renew(old *endpoint) {
 		q.closed, q.removed, q.drained = false, false, make(chan struct{})
 	}
 	q.batching.until = 0 // the new lingering begins
-	q.wakeBlocked()
+	q.wakeAllBlocked()
 	q.dispatch()
 	q.kickClock()
 	q.mu.Unlock()
