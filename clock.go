@@ -24,11 +24,13 @@ const (
 // probes out, gives up events that are too old, closes idle connections, sums
 // up drops. One goroutine runs it, from the endpoint's start to its stop.
 type clock struct {
-	queue  *queue
+	queue *queue
+	stop  chan struct{}
+	ended sync.WaitGroup
+
+	// The queue's lock guards them.
+	giveUp func([]job) // ends expired events
 	log    *slog.Logger
-	stop   chan struct{}
-	ended  sync.WaitGroup
-	giveUp func([]job) // ends expired events; the queue's lock guards it
 
 	jobs       []job
 	buf        []byte
@@ -62,9 +64,9 @@ func (c *clock) tick(now time.Time) time.Duration {
 	next = min(next, again)
 	q.dispatch()
 	next = min(next, q.lingering(now))
-	giveUp := c.giveUp
+	giveUp, log := c.giveUp, c.log
 	q.mu.Unlock()
-	c.logDrops(drops)
+	logDrops(log, drops)
 	if len(c.jobs) > 0 {
 		giveUp(c.jobs)
 		return 0 // there may be more
@@ -77,9 +79,9 @@ func (c *clock) tick(now time.Time) time.Duration {
 func (c *clock) end() {
 	close(c.stop)
 	c.queue.mu.Lock()
-	drops := c.untoldDrops()
+	drops, log := c.untoldDrops(), c.log
 	c.queue.mu.Unlock()
-	c.logDrops(drops)
+	logDrops(log, drops)
 }
 
 // kickClock makes the clock look again at what is due.
@@ -184,8 +186,8 @@ func (c *clock) untoldDrops() (attrs []any) {
 	return attrs
 }
 
-func (c *clock) logDrops(drops []any) {
+func logDrops(log *slog.Logger, drops []any) {
 	if len(drops) > 0 {
-		c.log.Warn("events dropped", drops...)
+		log.Warn("events dropped", drops...)
 	}
 }

@@ -73,6 +73,8 @@ type Endpoint struct {
 
 	// Compression of request bodies. Defaults to NoCompression.
 	Compression Compression
+
+	known string // see key
 }
 
 // Header is one HTTP header of a request.

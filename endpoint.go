@@ -148,16 +148,15 @@ func (e *endpoint) awaitSync(ref uint64, since time.Time) {
 // and ends what is left. It returns within drain and a second.
 func (e *endpoint) stop(drain time.Duration) {
 	e.queue.close()
-	e.drain(drain, nil)
+	if !e.config.Disabled { // which sends nothing
+		e.drain(drain, nil)
+	}
 	e.end(dropShutdown)
 }
 
 // drain waits until the queue, which is closed, is empty, the time is over or
-// canceled is closed. It waits for nothing if nothing is sent.
+// canceled is closed.
 func (e *endpoint) drain(most time.Duration, canceled <-chan struct{}) {
-	if e.config.Disabled {
-		return
-	}
 	timeout := time.NewTimer(most)
 	defer timeout.Stop()
 	select {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -111,14 +110,13 @@ func (h *Hook) plan(cfg *Config) *reload {
 	r := &reload{hook: h}
 	current := make(map[string]*endpoint)
 	for _, e := range h.active.Load().all() {
-		current[strings.ToLower(e.config.Name)] = e
+		current[e.config.key()] = e
 	}
 	r.active = newActive(cfg, func(c *Endpoint) (*endpoint, error) {
-		name := strings.ToLower(c.Name)
-		old := current[name]
-		delete(current, name)
+		old := current[c.key()]
+		delete(current, c.key())
 		if old == nil {
-			old = r.recall(name)
+			old = r.recall(c.key())
 		}
 		if err := checkTransport(c, h.options.Transport); err != nil {
 			return nil, err
@@ -133,14 +131,14 @@ func (h *Hook) plan(cfg *Config) *reload {
 			}
 			return e, err
 		}
-		e, err := old.next(c, h.options.Transport)
+		e, err := old.next(c, h.options.Transport, h.Log)
 		if err == nil {
 			r.changed = append(r.changed, change{old, e})
 		}
 		return e, err
 	}, &r.errs)
 	for _, e := range h.active.Load().all() {
-		if current[strings.ToLower(e.config.Name)] == e {
+		if current[e.config.key()] == e {
 			r.removed = append(r.removed, e)
 		}
 	}
@@ -149,8 +147,8 @@ func (h *Hook) plan(cfg *Config) *reload {
 
 // recall keeps a removed endpoint from ending, if there is still time.
 // Otherwise it waits until it has ended: the files may be the same.
-func (r *reload) recall(name string) *endpoint {
-	d := r.hook.departureOf(name)
+func (r *reload) recall(key string) *endpoint {
+	d := r.hook.departureOf(key)
 	if d == nil || !d.recall() {
 		return nil
 	}
@@ -170,11 +168,11 @@ func (r *reload) commit() bool {
 		c.next.renew(c.old)
 	}
 	for _, e := range r.added {
-		delete(h.departures, strings.ToLower(e.config.Name))
+		delete(h.departures, e.config.key())
 		e.start()
 	}
 	for _, d := range r.recalled {
-		delete(h.departures, d.name)
+		delete(h.departures, d.endpoint.config.key())
 	}
 	h.install(r.active)
 	for _, e := range r.removed {
@@ -204,7 +202,6 @@ func (r *reload) undo() {
 
 // A departure is the end of an endpoint that was removed.
 type departure struct {
-	name     string // in lower case
 	endpoint *endpoint
 	state    atomic.Int32
 	recalled chan struct{} // closed when the endpoint is wanted again
@@ -221,11 +218,8 @@ const (
 // remove lets an endpoint deliver what waits for as long as the drain timeout
 // allows, and end. h.mu is held.
 func (h *Hook) remove(e *endpoint) {
-	d := &departure{
-		name: strings.ToLower(e.config.Name), endpoint: e,
-		recalled: make(chan struct{}), ended: make(chan struct{}),
-	}
-	h.departures[d.name] = d
+	d := &departure{endpoint: e, recalled: make(chan struct{}), ended: make(chan struct{})}
+	h.departures[e.config.key()] = d
 	e.queue.dismiss()
 	go d.run(max(h.drain, 0)) // Stop waits for it
 }
@@ -258,10 +252,10 @@ func (d *departure) stop(drain time.Duration) {
 	}
 }
 
-func (h *Hook) departureOf(name string) *departure {
+func (h *Hook) departureOf(key string) *departure {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.departures[name]
+	return h.departures[key]
 }
 
 // install makes a the configuration that the callbacks see.

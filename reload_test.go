@@ -461,6 +461,20 @@ func TestReloadRemoves(t *testing.T) {
 		awaitTrue(t, "all are dropped", func() bool { return h.Stats().Endpoints["b"].Dropped["endpoint_removed"] == 50 })
 		checkSum(t, h.Stats().Endpoints["b"])
 	})
+	t.Run("comes back after it was disabled", func(t *testing.T) {
+		got := newInbox()
+		good, bad := got.serve(t, ok), got.serve(t, func(*http.Request) int { return 503 })
+		h := runHook(t, &Options{Config: &Config{Endpoints: []Endpoint{endpoint("a", good), endpoint("b", bad)}}, DrainTimeout: time.Minute})
+		for i := range 3 {
+			h.emit(publishOf("c", fmt.Sprint(i)))
+		}
+		off := endpoint("b", bad)
+		off.Disabled = true
+		mustReload(t, h, &Config{Endpoints: []Endpoint{endpoint("a", good), off}})
+		mustReload(t, h, &Config{Endpoints: []Endpoint{endpoint("a", good)}})
+		mustReload(t, h, &Config{Endpoints: []Endpoint{endpoint("a", good), endpoint("b", good)}})
+		got.await(t, "all events", func() bool { return len(got.payloads) == 6 })
+	})
 	t.Run("writes dead letters", func(t *testing.T) {
 		got := newInbox()
 		file := filepath.Join(t.TempDir(), "dead.jsonl")
@@ -692,4 +706,59 @@ func TestSamePool(t *testing.T) {
 	if samePool(&a, &b) {
 		t.Error("another ordering keeps the pool of a stream")
 	}
+}
+
+// TestReloadMovesRules changes the numbers of rules that have receivers of their
+// own while events wait: none may go to another one's.
+func TestReloadMovesRules(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		up, got := false, make(map[string][]string)
+		transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if !up {
+				return respond(503, http.NoBody, nil), nil
+			}
+			got[r.URL.Host] = append(got[r.URL.Host], payloadOf(body))
+			return respond(200, http.NoBody, nil), nil
+		})
+		config := func(rules ...string) *Config {
+			e := Endpoint{Name: "all", URL: "http://all/"}
+			for _, rule := range rules {
+				topic, host, _ := strings.Cut(rule, " ")
+				e.Events = append(e.Events, Rule{Event: OnMessagePublish, Topic: topic, URL: "http://" + host + "/"})
+			}
+			return &Config{Endpoints: []Endpoint{e}}
+		}
+		h := new(Hook)
+		if err := h.Init(&Options{Config: config("a a", "b b", "b2 b"), Transport: transport}); err != nil {
+			t.Fatal(err)
+		}
+		for _, topic := range []string{"a", "b", "b2"} {
+			ev := publishOf("c", topic)
+			ev.topic = topic
+			h.emit(ev)
+		}
+		time.Sleep(time.Second)
+		if err := h.Reload(config("c c", "a a", "b2 b")); err != nil { // b's second rule takes over from its first
+			t.Fatal(err)
+		}
+		if s := h.Stats().Endpoints; s["all-2"].Waiting+s["all-2"].InFlight != 1 || s["all-1"].Offered != 0 {
+			t.Errorf("stats %+v", s)
+		}
+		mu.Lock()
+		up = true
+		mu.Unlock()
+		time.Sleep(time.Minute)
+		_ = h.Stop()
+		slices.Sort(got["b"])
+		if !slices.Equal(got["a"], []string{"a"}) || !slices.Equal(got["b"], []string{"b", "b2"}) || len(got["c"]) > 0 {
+			t.Errorf("got %q", got)
+		}
+	})
 }

@@ -5,6 +5,7 @@ import (
 	"container/heap"
 	"crypto/tls"
 	"errors"
+	"log/slog"
 	"maps"
 	"net/http"
 	"path/filepath"
@@ -16,13 +17,15 @@ import (
 // next prepares the endpoint that goes on with e's queue under another
 // configuration, which has passed the checks. e stays as it is until renew;
 // discardNext undoes next.
-func (e *endpoint) next(config *Endpoint, rt http.RoundTripper) (*endpoint, error) {
+func (e *endpoint) next(config *Endpoint, rt http.RoundTripper, log *slog.Logger) (*endpoint, error) {
 	if err := errors.Join(needsRestart(&e.config.Queue, &config.Queue), streamNeedsRestart(&e.config.Stream, &config.Stream)); err != nil {
 		return nil, err
 	}
-	config.Name = e.config.Name // the spelling under which it is counted
+	if equalFold(config.Name, e.config.Name) {
+		config.Name = e.config.Name // the spelling under which it is counted
+	}
 	n := &endpoint{
-		config: config, log: e.log, wants: config.Body.wants(), ruleKeys: config.ruleKeys(),
+		config: config, log: log.With("endpoint", config.Name), wants: config.Body.wants(), ruleKeys: config.ruleKeys(),
 		stream: e.stream, queue: e.queue, disk: e.disk, clock: e.clock,
 	}
 	var err error
@@ -111,7 +114,7 @@ func (e *endpoint) renew(old *endpoint) {
 	q.limits = limitsOf(e.config)
 	q.limits.events |= counted // what has been counted stays in Stats
 	q.gate.limit(q.limits.rate)
-	e.clock.giveUp = e.pool.giveUp
+	e.clock.giveUp, e.clock.log = e.pool.giveUp, e.log
 	if e.pool != old.pool {
 		e.pool.older = old.pool.unended()
 		q.retire(old.pool)

@@ -18,14 +18,27 @@ type split struct {
 // split makes endpoints of the rules that have a URL, and takes them out of e,
 // whose defaults are filled in.
 func (e *Endpoint) split() (splits []split) {
+	urls := make(map[string]int)
 	for i := range e.Events {
-		if r := &e.Events[i]; r.URL != "" {
-			splits = append(splits, split{e.derive(i), i, r.Name != ""})
+		r := &e.Events[i]
+		if r.URL == "" {
+			continue
 		}
+		s := split{e.derive(i), i, r.Name != ""}
+		if !s.named && e.Queue.Type == MemoryQueue && !e.Stream.enabled() { // what has files or a stream has them by its name
+			s.known = fmt.Sprintf("%s\x00%s\x00%d", strings.ToLower(e.Name), r.URL, urls[r.URL])
+			urls[r.URL]++
+		}
+		splits = append(splits, s)
 	}
 	e.Events = slices.DeleteFunc(e.Events, func(r Rule) bool { return r.URL != "" })
 	return splits
 }
+
+// key is what a reload knows an endpoint by: its name, which is a rule's number
+// where nobody chose one. That changes with the rules before, and what waits must
+// not go to another receiver, so such a rule is known by its section and its URL.
+func (e *Endpoint) key() string { return cmp.Or(e.known, strings.ToLower(e.Name)) }
 
 // checkSplits checks the names of endpoints that were rules, each by its place
 // in splits. taken are the names that sections have, in lower case. A name that

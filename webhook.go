@@ -60,7 +60,7 @@ type Hook struct {
 	watcher   *watcher // of Options.Watch
 
 	mu         sync.Mutex            // guards departures, and changes of active
-	departures map[string]*departure // of removed endpoints, by name in lower case
+	departures map[string]*departure // of removed endpoints, by Endpoint.key
 
 	now     wallClock
 	seq     sequence
