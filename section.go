@@ -1,6 +1,9 @@
 package webhook
 
-import "bytes"
+import (
+	"bytes"
+	"strings"
+)
 
 // A section is one webhook section: an endpoint as it is written.
 type section struct {
@@ -95,11 +98,20 @@ func (r *reader) section(s *section) ([]*member, *node, *problem) {
 		return nil, nil, p
 	}
 	s.end = r.off
-	if r.blank(false); len(path) == 1 && r.labelAhead() {
+	badLabel := func() *problem {
+		return syntaxError(span{r.off, r.off + 1}, "Invalid label", "A label is 1 to 64 letters A-Z and a-z, digits, _ and -, or that in double quotes.")
+	}
+	if r.blank(false); len(path) == 1 && r.at(r.off) == '\'' {
+		return nil, nil, badLabel()
+	}
+	if len(path) == 1 && r.labelAhead() {
 		if s.label, p = r.name(); p != nil {
 			return nil, nil, p
 		}
 		s.end = r.off
+		if c := r.at(r.off); c > ' ' && !strings.ContainsRune("=:{[", rune(c)) && r.comment(r.off) == r.off {
+			return nil, nil, badLabel()
+		}
 		if r.blank(false); r.labelAhead() {
 			return nil, nil, syntaxError(span{r.off, r.off + 1}, "Unexpected text", "A webhook section has one label.")
 		}
@@ -286,9 +298,17 @@ func (f *foreign) introduces(word []byte, off int) bool {
 		return f.top(f.at(f.off+1) == '=')
 	case c == ':' || c == '{' || c == '[' || c == '"':
 		return f.top(true)
+	case f.opensBrace():
+		return f.top(true) // whatever its label is
 	case isWord(c):
 		f.off = f.word(f.off)
-		f.blank(true)
+		f.blank(false)
+		if c := f.at(f.off); c == '=' || c == ':' {
+			f.off++
+			f.blank(false)
+		} else {
+			f.blank(true)
+		}
 		return f.top(f.at(f.off) == '{')
 	}
 	f.blank(true)
@@ -297,6 +317,25 @@ func (f *foreign) introduces(word []byte, off int) bool {
 		f.blank(true)
 	}
 	return f.top(f.at(f.off) == '{')
+}
+
+// opensBrace reports whether an opening brace is the last of the line, but for a
+// comment.
+func (f *foreign) opensBrace() bool {
+	var last byte
+	for off := f.off; off < f.lineEnd(f.off); {
+		switch c := f.src[off]; {
+		case c == '"':
+			last, off = c, f.lineString(off)
+			continue
+		case f.comment(off) > off:
+			return last == '{'
+		case c != ' ' && c != '\t' && c != '\r':
+			last = c
+		}
+		off++
+	}
+	return last == '{'
 }
 
 // top is ok outside of braces, and remembers what is inside of them.

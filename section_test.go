@@ -49,6 +49,7 @@ func TestSectionsFound(t *testing.T) {
 		{"one line", "a {} webhook {} b {}", "-"},
 		{"after a comma", "a = 1, webhook = {}", "-"},
 		{"labels", "webhook \"a\" {}\nwebhook b {} WEBHOOK {}", "a b -"},
+		{"label and a separator", "webhook a = {}\nwebhook b : {\n}\nwebhook c={ }", "a b c"},
 		{"quoted", "\"WebHook\" : {}", "-"},
 		{"label in quotes, brace on the next line", "webhook \"a\"\n// c\n{\n}", "a"},
 		{"separator on the next line", "\"webhook\"\n:{}\nwebhook \"a\"\n=\n{}", "- a"},

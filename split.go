@@ -3,6 +3,7 @@ package webhook
 import (
 	"cmp"
 	"fmt"
+	"hash/maphash"
 	"net/url"
 	"slices"
 	"strings"
@@ -26,7 +27,7 @@ func (e *Endpoint) split() (splits []split) {
 		}
 		s := split{e.derive(i), i, r.Name != ""}
 		if !s.named && e.Queue.Type == MemoryQueue && !e.Stream.enabled() { // what has files or a stream has them by its name
-			s.known = fmt.Sprintf("%s\x00%s\x00%d", strings.ToLower(e.Name), r.URL, urls[r.URL])
+			s.known = maphash.String(knownSeed, fmt.Sprintf("%s\x00%s\x00%d", strings.ToLower(e.Name), r.URL, urls[r.URL]))
 			urls[r.URL]++
 		}
 		splits = append(splits, s)
@@ -38,7 +39,15 @@ func (e *Endpoint) split() (splits []split) {
 // key is what a reload knows an endpoint by: its name, which is a rule's number
 // where nobody chose one. That changes with the rules before, and what waits must
 // not go to another receiver, so such a rule is known by its section and its URL.
-func (e *Endpoint) key() string { return cmp.Or(e.known, strings.ToLower(e.Name)) }
+func (e *Endpoint) key() string {
+	if e.known != 0 {
+		return fmt.Sprint("rule ", e.known) // a space is in no name
+	}
+	return strings.ToLower(e.Name)
+}
+
+// knownSeed is for hashes of URLs, which may have a password.
+var knownSeed = maphash.MakeSeed()
 
 // checkSplits checks the names of endpoints that were rules, each by its place
 // in splits. taken are the names that sections have, in lower case. A name that
