@@ -278,7 +278,8 @@ func (e *Endpoint) streamConflicts(others []Endpoint, report func(key string, er
 			continue
 		}
 		if own.Name == other.Name+stream.DeadSuffix || other.Name == own.Name+stream.DeadSuffix {
-			report("queue.stream", &invalid{"Conflicting settings", "must not be that of another endpoint's dead letters"})
+			report("queue.stream", &invalid{"Conflicting settings", "must not be that of another endpoint's dead letters, which are in a stream with _DEAD behind the name"})
+			return
 		}
 		if own.Name != other.Name {
 			continue
@@ -318,6 +319,9 @@ func (e *Endpoint) unused(isThere func(key string) bool, report func(key string,
 	}
 	if e.Queue.Type != DiskQueue && isThere(block+"sync") {
 		report(block+"sync", &invalid{"Unused setting", `has no effect without type = "disk"`})
+	}
+	if e.Body.Format == FormatCloudEventsBinary && isThere("body.encoding") {
+		report("body.encoding", &invalid{"Unused setting", `has no effect under format = "cloudevents-binary", where a payload goes as it is`})
 	}
 	if e.TLS.KeyPassword != "" && isThere("tls.key_password") && !isThere("tls.keyfile") && !e.TLS.Disabled {
 		report("tls.key_password", &invalid{"Unused setting", "has no effect without a keyfile"})
@@ -515,7 +519,9 @@ func checkFields(given []Field) ([]Field, error) {
 // each that is wrong.
 func checkExcept(rule Rule, report func(at int, err error)) {
 	for at, filter := range rule.Except {
-		if err := checkTopic(Rule{Event: rule.Event, Topic: filter}); err != nil {
+		if err := checkTopic(Rule{Event: rule.Event, Topic: filter}); filter == "" {
+			report(at, &invalid{"Invalid topic filter", "must have no empty filter"})
+		} else if err != nil {
 			report(at, err)
 		}
 	}

@@ -80,6 +80,7 @@ type decoder struct {
 	partial bool            // the section was cut off: something may be missing
 
 	streamKeys []string // of a section whose queue is a stream
+	anyQueue   bool     // the section's queue may be meant as one
 }
 
 // A ruleNode is a rule as it is written.
@@ -158,7 +159,7 @@ func (d *decoder) endpoint(s *section, e *Endpoint, others []Endpoint) {
 		d.problem(second.span, "Duplicate key", "tls and ssl are two names of one block; write one of them.")
 		d.failed["tls"] = true
 	}
-	d.streamKeys = keysOf(streamSettings)
+	d.streamKeys, d.anyQueue = keysOf(streamSettings), d.mayBeStream(s.body)
 	object(d, d.settingsOf(s.body), s.body, "", e)
 	if d.isStream(s.body) {
 		e.Stream.Name = cmp.Or(e.Stream.Name, defaultStream)
@@ -243,10 +244,24 @@ func (d *decoder) isStream(body *node) bool {
 	if n == nil {
 		return false
 	}
-	quiet := decoder{src: d.src, dir: d.dir} // what is wrong with the value is told when it is read
+	quiet := d.quiet()
 	text, ok := quiet.word(n, "")
 	return ok && equalFold(text, string(streamQueue))
 }
+
+// mayBeStream reports whether the type of its queue is a mistake: it may mean one.
+func (d *decoder) mayBeStream(body *node) bool {
+	n := body.at("queue.type")
+	if n == nil || d.isStream(body) {
+		return false
+	}
+	quiet := d.quiet()
+	text, ok := quiet.word(n, "")
+	return !ok || !isOneOf(QueueType(text), queueTypes...)
+}
+
+// quiet returns a decoder for a value whose mistakes are told elsewhere.
+func (d *decoder) quiet() *decoder { return &decoder{src: d.src, dir: d.dir} }
 
 // partners are, for a setting that [Endpoint.conflicts] reports, the others that
 // may be why: while one of those has a problem itself, there may be no conflict.
@@ -297,14 +312,20 @@ func object[T any](d *decoder, settings []setting[T], o *node, block string, to 
 }
 
 func (d *decoder) unknown(m *member, block, key string, keys []string) {
+	ofStream := block == "queue." && slices.ContainsFunc(d.streamKeys, func(k string) bool { return k == key || strings.HasPrefix(k, key+".") })
+	if ofStream && d.anyQueue {
+		return // what is wrong is the type
+	}
 	detail := m.quoted() + " is not a setting"
 	if block != "" {
 		detail += " of " + strings.TrimSuffix(block, ".")
 	}
 	meant := meantKey(m.name, block, keys)
 	switch {
-	case block == "queue." && slices.ContainsFunc(d.streamKeys, func(k string) bool { return k == key || strings.HasPrefix(k, key+".") }):
+	case ofStream:
 		detail += `, unless its type is "jetstream"`
+	case block == "" && equalFold(m.name, "name"):
+		detail += `; an endpoint's name is its label: webhook "NAME" { … }`
 	case meant != "":
 		detail += " (did you mean " + meant + "?)"
 		if block != "" {
@@ -318,6 +339,15 @@ func (d *decoder) unknown(m *member, block, key string, keys []string) {
 // is one of the block, or one that belongs outside of it.
 func meantKey(name, block string, keys []string) string {
 	if block == "" {
+		var same []string
+		for _, key := range keys {
+			if strings.HasSuffix(key, "."+strings.ToLower(name)) {
+				same = append(same, key)
+			}
+		}
+		if len(same) > 1 {
+			return strings.Join(same, " or ")
+		}
 		return nearest(name, keys)
 	}
 	var near []string
@@ -447,9 +477,14 @@ func readEvents(d *decoder, n *node, e *Endpoint) {
 				d.refuse(topic.value.span, err)
 			}
 		}
-		if except := n.find("except"); except != nil && !d.failed["except"] && rule.Event != "" {
+		if except := n.find("except"); except != nil && rule.Event != "" {
 			d.key = "except"
-			checkExcept(rule, func(at int, err error) { d.refuse(except.value.items[at].span, err) })
+			quiet := d.quiet()
+			for _, item := range except.value.items { // also beside one that is no text
+				if filter, ok := quiet.text(item); ok {
+					checkExcept(Rule{Event: rule.Event, Except: []string{filter}}, func(_ int, err error) { d.refuse(item.span, err) })
+				}
+			}
 		}
 		e.Events = append(e.Events, rule)
 		d.rules = append(d.rules, ruleNode{n, d.failed})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -170,6 +171,15 @@ func natsURL() form[Secret] {
 			if err != nil || u.Hostname() == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
 				return s, &invalid{"Invalid url", `must be that of a NATS server, such as "nats://127.0.0.1:4222", or of several with commas between`}
 			}
+			if port := u.Port(); port != "" {
+				if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+					return s, &invalid{"Invalid url", "must have a port of 1 to 65535, or none"}
+				}
+			}
+			web := strings.HasPrefix(u.Scheme, "ws")
+			if first, _, _ := strings.Cut(strings.TrimSpace(string(s)), "://"); web != strings.HasPrefix(strings.ToLower(first), "ws") {
+				return s, &invalid{"Invalid url", "must be of one kind: ws and wss servers are not in a list with others"}
+			}
 		}
 		return s, nil
 	}
@@ -202,16 +212,14 @@ func syncPolicy() form[time.Duration] {
 			return SyncAlways, true
 		case equalFold(s.text, "never"):
 			return SyncNever, true
-		case s.text != "" && (s.text[0] < '0' || s.text[0] > '9'):
+		}
+		quiet := d.quiet()
+		v, ok := quiet.duration(n)
+		if !ok || v < 0 { // in the file, the special values are words
 			d.wrongType(n, syncWant)
 			return 0, false
 		}
-		v, ok := d.duration(n)
-		if ok && v < 0 { // in the file, the special values are words
-			d.wrongType(n, syncWant)
-			return 0, false
-		}
-		return v, ok
+		return v, true
 	}
 	check := f.check
 	f.check = func(v time.Duration) (time.Duration, error) {
@@ -238,7 +246,10 @@ func letterCount() form[int] {
 		if v == -1 {
 			return v, nil
 		}
-		return check(v)
+		if _, err := check(v); err != nil {
+			return v, outOfRange("must be 1 to 1000, or -1 for none")
+		}
+		return v, nil
 	}
 	return f
 }

@@ -20,6 +20,9 @@ func redact(src []byte) []byte {
 	shown := make(map[span]bool)
 	var hidden []span
 	outside := 0
+	if bytes.HasPrefix(src, []byte("\ufeff")) {
+		outside = len("\ufeff")
+	}
 	for _, at := range r.extents {
 		hidden = append(hidden, span{outside, at.start})
 		outside = at.end

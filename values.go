@@ -103,7 +103,7 @@ func (d *decoder) int(n *node) (int, bool) {
 		d.wrongType(n, want)
 		return 0, false
 	}
-	return int(number), ok
+	return int(min(max(number, math.MinInt), math.MaxInt)), ok // where an int has 32 bits, for the check to see
 }
 
 // float reads a number.
