@@ -170,7 +170,7 @@ func (d *decoder) endpoint(s *section, e *Endpoint, others []Endpoint) {
 	if s.body.find("batch") != nil { // also an empty one
 		e.Batch.MaxEvents = cmp.Or(e.Batch.MaxEvents, defaultBatch)
 	}
-	if s.body.find("url") == nil && !d.partial {
+	if s.body.find("url") == nil && !d.partial && !d.failed["url"] {
 		d.key = "url"
 		d.refuse(s.span, checkURL(""))
 	}
@@ -328,8 +328,8 @@ func (d *decoder) unknown(m *member, block, key string, keys []string) {
 		detail += `; an endpoint's name is its label: webhook "NAME" { … }`
 	case meant != "":
 		detail += " (did you mean " + meant + "?)"
-		if block != "" {
-			d.failed[meant] = true // its lack is no conflict
+		if block != "" || meant == "url" {
+			d.failed[meant] = true // its lack is no mistake of its own
 		}
 	}
 	d.problems = append(d.problems, problem{span: m.span, summary: "Unknown key", detail: detail + ".", names: true})
