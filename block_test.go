@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -175,10 +176,10 @@ func TestReloadEndsWaiting(t *testing.T) {
 				publish()
 				time.Sleep(time.Minute) // then it waits for its second attempt
 				begin := time.Now()
-				var took time.Duration
+				var took atomic.Int64 // 0 while it waits
 				go func() {
 					publish()
-					took = time.Since(begin)
+					took.Store(int64(time.Since(begin)))
 				}()
 				time.Sleep(10 * time.Minute)
 				if err := h.Reload(config(change)); err != nil {
@@ -188,16 +189,16 @@ func TestReloadEndsWaiting(t *testing.T) {
 				if name == "longer timeout" {
 					time.Sleep(50*time.Minute - time.Second)
 					synctest.Wait()
-					if took != 0 {
-						t.Errorf("it took %v", took)
+					if took.Load() != 0 {
+						t.Errorf("it took %v", time.Duration(took.Load()))
 					}
 					time.Sleep(2 * time.Second)
 					synctest.Wait()
-					if took != time.Hour {
-						t.Errorf("it took %v, want 1h", took)
+					if got := time.Duration(took.Load()); got != time.Hour {
+						t.Errorf("it took %v, want 1h", got)
 					}
-				} else if took != 10*time.Minute {
-					t.Errorf("it took %v, want 10m", took)
+				} else if got := time.Duration(took.Load()); got != 10*time.Minute {
+					t.Errorf("it took %v, want 10m", got)
 				}
 			})
 		})

@@ -202,7 +202,7 @@ func (r *reload) undo() {
 
 // A departure is the end of an endpoint that was removed.
 type departure struct {
-	endpoint *endpoint
+	endpoint *endpoint // when it has ended, what Stats needs of it
 	state    atomic.Int32
 	recalled chan struct{} // closed when the endpoint is wanted again
 	ended    chan struct{} // closed when the goroutine has ended
@@ -221,16 +221,20 @@ func (h *Hook) remove(e *endpoint) {
 	d := &departure{endpoint: e, recalled: make(chan struct{}), ended: make(chan struct{})}
 	h.departures[e.config.key()] = d
 	e.queue.dismiss()
-	go d.run(max(h.drain, 0)) // Stop waits for it
+	go h.depart(d) // Stop waits for it
 }
 
-func (d *departure) run(drain time.Duration) {
+// depart is the end of an endpoint, in a goroutine of its own.
+func (h *Hook) depart(d *departure) {
 	defer close(d.ended)
-	d.endpoint.drain(drain, d.recalled)
+	d.endpoint.drain(max(h.drain, 0), d.recalled)
 	if !d.state.CompareAndSwap(departing, ending) {
 		return
 	}
 	d.endpoint.end(dropEndpointRemoved)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	d.endpoint = d.endpoint.remains()
 }
 
 // recall reports whether the endpoint has not ended; if it has, it has

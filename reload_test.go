@@ -762,3 +762,43 @@ func TestReloadMovesRules(t *testing.T) {
 		}
 	})
 }
+
+// TestRemovedEndpointsAreSmall goes through many endpoints, as a program does that
+// has one for each of its customers: their counters stay, their memory does not.
+func TestRemovedEndpointsAreSmall(t *testing.T) {
+	got := newInbox()
+	url := got.serve(t, ok)
+	config := func(name string) *Config {
+		return &Config{Endpoints: []Endpoint{{URL: url, Name: name, Events: rulesFor(OnMessagePublish)}}}
+	}
+	h := runHook(t, &Options{Config: config("first"), DrainTimeout: time.Minute})
+	const n, events = 10, 3000
+	var sizes []float64
+	for i := range n {
+		name := fmt.Sprint("customer-", i)
+		mustReload(t, h, config(name))
+		for j := range events {
+			h.emit(publishOf(fmt.Sprint("c", j%100), strings.Repeat("x", 500)))
+		}
+		awaitTrue(t, "all is delivered", func() bool { return h.Stats().Endpoints[name].Delivered == events })
+		got.mu.Lock()
+		got.payloads, got.ids = nil, make(map[string]int)
+		got.mu.Unlock()
+		if i > 0 {
+			<-h.departureOf(fmt.Sprint("customer-", i-1)).ended
+		}
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		sizes = append(sizes, float64(m.HeapAlloc)/(1<<20))
+	}
+	if grown := (sizes[n-1] - sizes[1]) / (n - 2); grown > 1 {
+		t.Errorf("%.1f MiB stay of each: %.1f", grown, sizes)
+	}
+	for i := range n {
+		if s := h.Stats().Endpoints[fmt.Sprint("customer-", i)]; s.Delivered != events {
+			t.Errorf("%d: stats %+v", i, s)
+		}
+	}
+}
