@@ -493,7 +493,7 @@ func TestSplitBatchIsOneWorker(t *testing.T) {
 				continue
 			}
 			ref, _ := e.queue.offer(ev, false)
-			rec, _ := e.queue.store.load(nil, ref, recordSize(ev))
+			rec := e.queue.store.load(ref, recordSize(ev))
 			clear(rec)
 		}
 		time.Sleep(time.Minute)

@@ -33,7 +33,6 @@ type clock struct {
 	log    *slog.Logger
 
 	jobs       []job
-	buf        []byte
 	dropLogged time.Time
 	logged     [dropReasons]uint64
 }
@@ -141,7 +140,7 @@ func (q *queue) reapIdle(now time.Time) time.Duration {
 // expire takes the events that are too old into c.jobs.
 func (c *clock) expire(now time.Time) time.Duration {
 	q := c.queue
-	c.jobs, c.buf = c.jobs[:0], c.buf[:0]
+	c.jobs = c.jobs[:0]
 	maxAge := q.limits.retry.MaxAge
 	if maxAge < 0 {
 		return time.Hour
@@ -155,7 +154,7 @@ func (c *clock) expire(now time.Time) time.Duration {
 		if left := maxAge - now.Sub(time.UnixMilli(e.born)); left > 0 {
 			return left
 		}
-		c.jobs, c.buf = q.takeOut(c.jobs, c.buf, at)
+		c.jobs = q.takeOut(c.jobs, at)
 	}
 	return 0
 }

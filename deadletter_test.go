@@ -275,8 +275,8 @@ func TestLostLetters(t *testing.T) {
 // A goneStore is a store from which records have to be read, which fails.
 type goneStore struct{ *memory }
 
-func (goneStore) load(buf []byte, _ uint64, _ int) (rec, grown []byte) { return nil, buf }
-func (goneStore) fetch(buf []byte, _ uint64) ([]byte, error)           { return buf, errors.New("disk gone") }
+func (goneStore) load(uint64, int) []byte                    { return nil }
+func (goneStore) fetch(buf []byte, _ uint64) ([]byte, error) { return buf, errors.New("disk gone") }
 
 // TestUnreadableLetters gives up events that cannot be read: there are no letters
 // of them, and they are counted.

@@ -101,7 +101,7 @@ func (d *disk) put(rec []byte) (uint64, dropReason) {
 	return 0, dropDisk
 }
 
-func (d *disk) load(buf []byte, _ uint64, _ int) (rec, grown []byte) { return nil, buf }
+func (d *disk) load(uint64, int) []byte { return nil }
 
 func (d *disk) fetch(buf []byte, ref uint64) ([]byte, error) {
 	return d.spool.Read(spool.Ref(ref), buf)
@@ -111,9 +111,6 @@ func (d *disk) remove(ref uint64) { d.spool.Done(spool.Ref(ref)) }
 
 // cost is about what a record takes of its segment.
 func (d *disk) cost(size int) int64 { return int64(size+16+7)&^7 + 8 }
-
-// resize changes queue.max_bytes.
-func (d *disk) resize(maxBytes int64) { d.spool.SetMaxBytes(maxBytes) }
 
 // wait waits until a record is synced, until the deadline. It reports whether
 // it is.

@@ -95,7 +95,7 @@ func (q *queue) park(w *worker) {
 // lanes, until w has as many as one attempt carries. It reports whether there
 // were any: what the lane held may have been dropped since w was woken.
 func (q *queue) fill(w *worker) bool {
-	w.jobs, w.buf = w.jobs[:0], w.buf[:0]
+	w.jobs = w.jobs[:0]
 	most, room := q.limits.batch.MaxEvents, q.limits.batch.MaxBytes
 	if w.probe {
 		most = 1 // a single event, so that a refusal is the end of it and not of the probe
@@ -151,21 +151,20 @@ func (q *queue) takeJob(w *worker, laneAt uint32, l *lane) {
 	at := l.head
 	q.takeHead(laneAt)
 	l.inFlight++
-	w.jobs, w.buf = q.begin(w.jobs, w.buf, at)
+	w.jobs = q.begin(w.jobs, at)
 	w.jobs[len(w.jobs)-1].lane = laneAt
 }
 
 // begin puts an entry that is in no lane any more in flight: it appends a job
-// to jobs, whose record is appended to buf.
-func (q *queue) begin(jobs []job, buf []byte, at uint32) ([]job, []byte) {
+// to jobs.
+func (q *queue) begin(jobs []job, at uint32) []job {
 	e := q.entries.at(at)
 	e.flags |= entryInFlight
 	q.inFlight++
-	rec, buf := q.store.load(buf, e.ref, int(e.size))
 	return append(jobs, job{
-		entry: at, ref: e.ref, born: e.born, rec: rec,
+		entry: at, ref: e.ref, born: e.born, rec: q.store.load(e.ref, int(e.size)),
 		attempts: int(e.attempts), tries: int(e.tries),
-	}), buf
+	})
 }
 
 // putBack returns the lane that w holds without having taken from it.
@@ -187,13 +186,12 @@ func (q *queue) putBack(w *worker) {
 func (q *queue) takeWaiting(n int) (jobs []job) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	var buf []byte
 	for len(jobs) < n {
 		at := q.age.oldestWaiting(&q.entries)
 		if at == 0 {
 			break
 		}
-		jobs, buf = q.takeOut(jobs, buf, at)
+		jobs = q.takeOut(jobs, at)
 	}
 	return jobs
 }
@@ -203,27 +201,26 @@ func (q *queue) takeWaiting(n int) (jobs []job) {
 func (q *queue) takeBehind(ref uint64) (jobs []job) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	var buf []byte
 	for at, newer := q.age.head, uint32(0); at != 0; at = newer {
 		e := q.entries.at(at)
 		newer = e.newer
 		if e.ref > ref && e.flags&entryInFlight == 0 {
-			jobs, buf = q.takeTail(jobs, buf, e.lane, at)
+			jobs = q.takeTail(jobs, e.lane, at)
 		}
 	}
 	return jobs
 }
 
 // takeTail is begin for an entry and all that wait behind it in their lane.
-func (q *queue) takeTail(jobs []job, buf []byte, laneAt, at uint32) ([]job, []byte) {
+func (q *queue) takeTail(jobs []job, laneAt, at uint32) []job {
 	l := q.lanes.at(laneAt)
 	if l.head == at {
 		for range l.waiting {
 			first := l.head
 			q.takeHead(laneAt)
-			jobs, buf = q.begin(jobs, buf, first)
+			jobs = q.begin(jobs, first)
 		}
-		return jobs, buf
+		return jobs
 	}
 	l.tail = l.head
 	for q.entries.at(l.tail).next != at {
@@ -237,20 +234,20 @@ func (q *queue) takeTail(jobs []job, buf []byte, laneAt, at uint32) ([]job, []by
 		if l.state == laneReady {
 			q.batching.ready--
 		}
-		jobs, buf = q.begin(jobs, buf, at)
+		jobs = q.begin(jobs, at)
 		at, e.next = e.next, 0
 	}
-	return jobs, buf
+	return jobs
 }
 
 // takeOut is begin for the oldest entry that waits, in order to end it.
-func (q *queue) takeOut(jobs []job, buf []byte, at uint32) ([]job, []byte) {
+func (q *queue) takeOut(jobs []job, at uint32) []job {
 	lane := q.entries.at(at).lane
 	status := q.lanes.at(lane).status
 	q.takeHead(lane)
-	jobs, buf = q.begin(jobs, buf, at)
+	jobs = q.begin(jobs, at)
 	if j := &jobs[len(jobs)-1]; j.tries > 0 {
 		j.status = int(status)
 	}
-	return jobs, buf
+	return jobs
 }

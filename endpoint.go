@@ -11,8 +11,8 @@ import (
 
 // The time that Stop takes beside the draining, with a margin to a second.
 const (
-	// stopGrace is how long Stop waits for cancelled attempts to return.
-	// Only a foreign http.RoundTripper can need it.
+	// stopGrace is how long Stop waits for cancelled attempts to return, as a
+	// foreign http.RoundTripper may not, and for a reload that is under way.
 	stopGrace = 300 * time.Millisecond
 
 	// endGrace is how long it waits for that and for the disk together.

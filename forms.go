@@ -32,10 +32,10 @@ func outOfRange(format string, args ...any) error {
 // unlimited is the number that means no limit, where there is such a thing.
 const unlimited = -1
 
-func number(least, most, standard int) form[int] {
+func number(most, standard int) form[int] {
 	return form[int]{(*decoder).int, func(n int) (int, error) {
-		if n < least || n > most {
-			return n, outOfRange("must be %d to %d", least, most)
+		if n < 1 || n > most {
+			return n, outOfRange("must be 1 to %d", most)
 		}
 		return n, nil
 	}, standard}
@@ -233,7 +233,7 @@ func syncPolicy() form[time.Duration] {
 
 // letterCount is a number of files, 0 in the file for none, which in Go is -1.
 func letterCount() form[int] {
-	f := number(1, 1000, 5)
+	f := number(1000, 5)
 	f.read = func(d *decoder, n *node) (int, bool) {
 		v, ok := d.int(n)
 		if v == 0 {

@@ -80,14 +80,14 @@ func (m *memory) copy(rec []byte) uint64 {
 }
 
 // load returns the record itself, which stays where it is until remove.
-func (m *memory) load(buf []byte, ref uint64, size int) (rec, grown []byte) {
+func (m *memory) load(ref uint64, size int) []byte {
 	if ref&largeRef != 0 {
-		return m.large[ref], buf
+		return m.large[ref]
 	}
 	i := uint32(ref)
 	slot, number := slotSize(size)
 	at := int(i%chunkLen) * slot
-	return m.sizes[number].chunks[i/chunkLen][at : at+size : at+size], buf
+	return m.sizes[number].chunks[i/chunkLen][at : at+size : at+size]
 }
 
 // fetch is never called: load finds everything.

@@ -34,7 +34,6 @@ type worker struct {
 	idleSince time.Time
 
 	jobs    []job
-	buf     []byte // the records of jobs, as far as the store had them in memory
 	fetched []byte // the record of a job, where not
 	ends    []int  // see deliver
 	req     request
@@ -407,12 +406,12 @@ func (p *pool) warnUnreadable(err error) {
 }
 
 // An interval keeps log lines about the same thing a warnInterval apart.
-type interval struct{ last atomic.Int64 } // Unix seconds
+type interval struct{ last atomic.Pointer[time.Time] }
 
 // due reports whether it is time for the next line.
 func (i *interval) due() bool {
-	now, last := time.Now().Unix(), i.last.Load()
-	return now-last >= int64(warnInterval/time.Second) && i.last.CompareAndSwap(last, now)
+	now, last := time.Now(), i.last.Load()
+	return (last == nil || now.Sub(*last) >= warnInterval) && i.last.CompareAndSwap(last, &now)
 }
 
 // report logs the changes in an endpoint's health, not its single failures.

@@ -64,6 +64,14 @@ func startFake(c Endpoint, answer func(req *request, deadline time.Time, cancele
 	return e
 }
 
+// offer is offerWith of an event that comes now, and may wait or not.
+func (q *queue) offer(ev *event, wait bool) (uint64, bool) {
+	if !wait {
+		return q.offerWith(ev, nil)
+	}
+	return q.offerWith(ev, new(patience))
+}
+
 // publishOf is a message_publish event of a client.
 func publishOf(client, payload string) *event {
 	ms := time.Now().UnixMilli()

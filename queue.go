@@ -134,14 +134,6 @@ func newQueue(l limits, st store) *queue {
 	return q
 }
 
-// offer is offerWith of an event that comes now, and may wait or not.
-func (q *queue) offer(ev *event, wait bool) (uint64, bool) {
-	if !wait {
-		return q.offerWith(ev, nil)
-	}
-	return q.offerWith(ev, new(patience))
-}
-
 // offerWith puts an event into the queue or drops it by the overflow policy. It
 // copies what it keeps. If that is the policy, and p is not nil, it waits for room
 // until the block timeout is over. It returns the event's reference in the store,

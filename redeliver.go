@@ -69,7 +69,7 @@ func newRedelivery(cfg *Config) (*redelivery, error) {
 		c.DeadLetter, c.Stream = DeadLetter{}, Stream{}
 		c.Events = slices.Clone(c.Events)
 		for i := range c.Events {
-			c.Events[i].Encoding = "" // nor is its limit for whole bodies
+			c.Events[i].Encoding = "" // base62 would bound whole bodies
 		}
 		e, err := newEndpoint(&c, nil, slog.New(slog.DiscardHandler))
 		if err != nil {
@@ -128,11 +128,8 @@ func (r *redelivery) run(ctx context.Context, letters io.Reader) (Stats, error) 
 	for _, e := range r.endpoints {
 		wg.Go(func() {
 			e.queue.close()
-			select {
-			case <-e.queue.drained:
-			case <-ctx.Done():
-			}
-			e.stop(0)
+			e.drain(math.MaxInt64, ctx.Done())
+			e.end(dropShutdown)
 		})
 	}
 	wg.Wait()
@@ -218,7 +215,7 @@ func (r *redelivery) offer(line []byte) error {
 	if header != "" {
 		ev.extra = &extra{trace: header}
 	}
-	e.queue.offer(ev, true)
+	e.queue.offerWith(ev, new(patience))
 	return nil
 }
 

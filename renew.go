@@ -137,7 +137,7 @@ func (e *endpoint) renew(old *endpoint) {
 	q.mu.Unlock()
 
 	if e.disk != nil {
-		e.disk.resize(e.config.Queue.MaxBytes)
+		e.disk.spool.SetMaxBytes(e.config.Queue.MaxBytes)
 	}
 	if e.pool == old.pool {
 		return

@@ -57,9 +57,6 @@ func (of *kindRules) add(k kind, topic string, h hit) {
 	}
 }
 
-// wants reports whether there is a rule for events of kind k.
-func (r *rules) wants(k kind) bool { return r.wanted>>k&1 != 0 }
-
 // match appends to hits, which is empty, who wants an event of kind k: each
 // endpoint once, in rising order. topic is the event's, for kinds that have
 // one. It allocates only when hits has no room, or when filters overlap on the

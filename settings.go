@@ -103,8 +103,8 @@ var streamSettings = slices.Concat(commonSettings, []setting[Endpoint]{
 	{key: "queue.type", field: "Stream", read: func(*decoder, *node, *Endpoint) {}}, // see decoder.settings
 	secret(ofStream(field("queue.url", "Stream.URL", func(e *Endpoint) *Secret { return &e.Stream.URL }, natsURL()))),
 	ofStream(field("queue.stream", "Stream.Name", func(e *Endpoint) *string { return &e.Stream.Name }, streamName())),
-	ofStream(field("queue.partitions", "Stream.Partitions", func(e *Endpoint) *int { return &e.Stream.Partitions }, number(1, 1024, 64))),
-	ofStream(field("queue.replicas", "Stream.Replicas", func(e *Endpoint) *int { return &e.Stream.Replicas }, number(1, 5, 1))),
+	ofStream(field("queue.partitions", "Stream.Partitions", func(e *Endpoint) *int { return &e.Stream.Partitions }, number(1024, 64))),
+	ofStream(field("queue.replicas", "Stream.Replicas", func(e *Endpoint) *int { return &e.Stream.Replicas }, number(5, 1))),
 	ofStream(field("queue.credsfile", "Stream.CredsFile", func(e *Endpoint) *string { return &e.Stream.CredsFile }, optional(filePath()))),
 	ofStream(field("queue.max_bytes", "Stream.MaxBytes", func(e *Endpoint) *int64 { return &e.Stream.MaxBytes }, sizeOrUnlimited(10<<30))),
 	{key: "queue.max_age", field: "Retry.MaxAge", read: maxAge.read},
@@ -140,7 +140,7 @@ var commonSettings = []setting[Endpoint]{
 		e.Body.Fields, err = checkFields(e.Body.Fields)
 		return err
 	}},
-	field("pool_size", "PoolSize", func(e *Endpoint) *int { return &e.PoolSize }, number(1, 4096, 32)),
+	field("pool_size", "PoolSize", func(e *Endpoint) *int { return &e.PoolSize }, number(4096, 32)),
 	field("cancel_timeout", "Timeout", func(e *Endpoint) *time.Duration { return &e.Timeout }, duration(time.Hour, 5*time.Second)),
 	{key: "events", field: "Events", read: readEvents},
 
@@ -168,13 +168,13 @@ var commonSettings = []setting[Endpoint]{
 	field("breaker.cooldown", "Breaker.Cooldown", func(e *Endpoint) *time.Duration { return &e.Breaker.Cooldown }, duration(24*time.Hour, 5*time.Second)),
 
 	field("rate_limit.per_second", "RateLimit.PerSecond", func(e *Endpoint) *float64 { return &e.RateLimit.PerSecond }, rational(0.001, mostRate)),
-	field("rate_limit.burst", "RateLimit.Burst", func(e *Endpoint) *int { return &e.RateLimit.Burst }, number(1, mostRate, 0)),
+	field("rate_limit.burst", "RateLimit.Burst", func(e *Endpoint) *int { return &e.RateLimit.Burst }, number(mostRate, 0)),
 
 	field("dead_letter.file", "DeadLetter.File", func(e *Endpoint) *string { return &e.DeadLetter.File }, filePath()),
 	field("dead_letter.max_bytes", "DeadLetter.MaxBytes", func(e *Endpoint) *int64 { return &e.DeadLetter.MaxBytes }, size(64<<20)),
 	field("dead_letter.keep", "DeadLetter.Keep", func(e *Endpoint) *int { return &e.DeadLetter.Keep }, letterCount()),
 
-	ofBatch(field("batch.max_events", "Batch.MaxEvents", func(e *Endpoint) *int { return &e.Batch.MaxEvents }, number(1, 10000, defaultBatch))),
+	ofBatch(field("batch.max_events", "Batch.MaxEvents", func(e *Endpoint) *int { return &e.Batch.MaxEvents }, number(10000, defaultBatch))),
 	ofBatch(field("batch.max_bytes", "Batch.MaxBytes", func(e *Endpoint) *int64 { return &e.Batch.MaxBytes }, size(256<<10))),
 	ofBatch(field("batch.linger", "Batch.Linger", func(e *Endpoint) *time.Duration { return &e.Batch.Linger }, linger(5*time.Millisecond))),
 	inverse("batch.ids", "Batch.WithoutIDs", func(e *Endpoint) *bool { return &e.Batch.WithoutIDs }),

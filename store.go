@@ -7,9 +7,8 @@ type store interface {
 	// is the store's to keep as it is, a shorter one it has to copy.
 	put(rec []byte) (ref uint64, reason dropReason)
 
-	// load returns a record, appended to buf where it has to be put
-	// together, and buf; or nil where reading it takes I/O.
-	load(buf []byte, ref uint64, size int) (rec, grown []byte)
+	// load returns a record, or nil where reading it takes I/O.
+	load(ref uint64, size int) []byte
 
 	// fetch returns a record that load does not. It may be called by many
 	// goroutines at a time, without the lock, as long as the record is

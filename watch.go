@@ -13,10 +13,10 @@ import (
 )
 
 const (
-	// settle is how long files have to be left alone before they are read:
+	// settleTime is how long files have to be left alone before they are read:
 	// editors and copies write in several steps. mostSettle is how long that
 	// may put it off.
-	settle     = 100 * time.Millisecond
+	settleTime = 100 * time.Millisecond
 	mostSettle = time.Second
 
 	// recheck is how often files are looked at without a notice. File systems
@@ -145,9 +145,9 @@ func (w *watcher) run() {
 			if first.IsZero() {
 				first = time.Now()
 			}
-			timer.Reset(min(settle, time.Until(first.Add(mostSettle))))
+			timer.Reset(min(settleTime, time.Until(first.Add(mostSettle))))
 		case <-w.notices.Errors: // notices may be missing
-			timer.Reset(settle)
+			timer.Reset(settleTime)
 		case <-timer.C:
 			first = time.Time{}
 			if w.hook.files.changed() {
@@ -164,7 +164,7 @@ func (w *watcher) follow() {
 	folders := make(map[string]bool)
 	w.places = make(map[string]bool)
 	for _, name := range w.hook.files.list() {
-		trace(name, func(folder, place string) {
+		eachLink(name, func(folder, place string) {
 			folders[folder] = true
 			w.places[folder], w.places[place] = true, true
 		})
@@ -181,10 +181,10 @@ func (w *watcher) follow() {
 	}
 }
 
-// trace calls visit for everything on the way to a file that can be replaced to
+// eachLink calls visit for everything on the way to a file that can be replaced to
 // make it another one: each symbolic link, and the file itself, or the first
 // that is missing, with the folder it is in.
-func trace(name string, visit func(folder, place string)) {
+func eachLink(name string, visit func(folder, place string)) {
 	name, err := filepath.Abs(name)
 	if err != nil {
 		return // there is no working directory
