@@ -19,8 +19,9 @@ type gate struct {
 	nextProbe   int64 // when the breaker is open: not before
 	pausedUntil int64 // 0 when there is no pause
 
-	leased     bool  // attempts need a lease
-	leaseUntil int64 // and have it until then
+	leased     bool      // attempts need a lease
+	leaseUntil int64     // and have it until then,
+	leaseWall  time.Time // also by the wall clock, as the other one may stand still while a machine is suspended
 
 	limiter *rate.Limiter // a token for each attempt; nil for no limit
 
@@ -35,11 +36,20 @@ func (g *gate) admits() bool {
 		return true // the usual case, without a look at the clock
 	}
 	now := g.now()
-	if now < g.pausedUntil || g.leased && now >= g.leaseUntil {
+	if now < g.pausedUntil || g.lacksLease(now) {
 		return false
 	}
 	g.pausedUntil = 0
 	return (!g.open || !g.probing && now >= g.nextProbe) && g.tokenIn(now) == 0
+}
+
+// lease gives attempts a lease, or ends it.
+func (g *gate) lease(until time.Time) {
+	g.leaseUntil, g.leaseWall = int64(until.Sub(g.epoch)), until.Round(0)
+}
+
+func (g *gate) lacksLease(now int64) bool {
+	return g.leased && (now >= g.leaseUntil || !time.Now().Round(0).Before(g.leaseWall))
 }
 
 // enter records that an attempt starts and reports whether it is a probe,
@@ -148,7 +158,7 @@ func (g *gate) shorten(b Breaker, mostPause time.Duration) {
 // due returns when a shut gate may open, in nanoseconds since the epoch, or
 // false when nothing but an attempt's end will change it.
 func (g *gate) due() (int64, bool) {
-	if g.leased && g.now() >= g.leaseUntil {
+	if g.lacksLease(g.now()) {
 		return 0, false
 	}
 	at, shut := g.pausedUntil, g.pausedUntil > 0

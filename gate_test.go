@@ -197,3 +197,19 @@ func TestClockRests(t *testing.T) {
 		})
 	}
 }
+
+// TestLeaseOfASuspendedMachine has a monotonic clock that stood still.
+func TestLeaseOfASuspendedMachine(t *testing.T) {
+	g := gate{epoch: time.Now(), leased: true}
+	if g.admits() {
+		t.Error("admitted without a lease")
+	}
+	g.lease(time.Now().Add(time.Minute))
+	if !g.admits() {
+		t.Error("not admitted with a lease")
+	}
+	g.leaseWall = g.leaseWall.Add(-time.Hour)
+	if _, ok := g.due(); ok || g.admits() {
+		t.Error("admitted after the lease")
+	}
+}

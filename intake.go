@@ -202,7 +202,7 @@ func (b *intake) Lease(until time.Time) {
 	q := b.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.gate.leaseUntil = int64(until.Sub(q.gate.epoch))
+	q.gate.lease(until)
 	q.dispatch()
 	q.kickClock()
 }

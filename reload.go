@@ -14,7 +14,7 @@ import (
 var errStopped = errors.New("the hook is stopped")
 
 // Reload puts another configuration into force while the broker runs; nil reads
-// Options.File again. Certificates and what file() and env() name are read
+// Options.File again, and what its file() and env() name. Certificates are read
 // anew in either case. After an error, mistakes in a file being
 // hcl.Diagnostics, the old configuration stays as it is, whole. What becomes of
 // a reload is logged too.
