@@ -31,7 +31,7 @@ type EndpointStats struct {
 	InFlight     int   `json:"in_flight"`     // events of attempts that have begun
 
 	Attempts Attempts `json:"attempts"`
-	Retried  uint64   `json:"retried"` // attempts after which the event went back to wait
+	Retried  uint64   `json:"retried"` // how often an event went back to wait after an attempt; a batch is as many events
 
 	// SyncLate counts publishes that were acknowledged although their event
 	// was not on disk after the block timeout (queue.sync = "always").

@@ -56,7 +56,7 @@ var (
 	attempts = metric("attempts_total",
 		"Attempts by the class of their HTTP status, error for those without; a broker's publishes into a stream count as 2xx or error.", "code")
 	retries = metric("retries_total",
-		"Attempts after which the event went back to wait for another one.")
+		"Events that went back to wait for another attempt, each time; a batch is as many as it has.")
 	duration = metric("attempt_duration_seconds",
 		"How long attempts that got an HTTP status took, and a broker's publishes into a stream.")
 	lostLetters = metric("lost_letters_total",

@@ -92,7 +92,7 @@ mochi_webhook_queue_events{endpoint="orders"} 11
 # HELP mochi_webhook_recovered_total Events that the start found in the durable queue.
 # TYPE mochi_webhook_recovered_total counter
 mochi_webhook_recovered_total{endpoint="orders"} 7
-# HELP mochi_webhook_retries_total Attempts after which the event went back to wait for another one.
+# HELP mochi_webhook_retries_total Events that went back to wait for another attempt, each time; a batch is as many as it has.
 # TYPE mochi_webhook_retries_total counter
 mochi_webhook_retries_total{endpoint="orders"} 48
 # HELP mochi_webhook_sync_late_total Publishes that were acknowledged before their event was on disk.
