@@ -42,8 +42,10 @@ const (
 // of a reply, is sent again at once on a new one. So that this is rare, a
 // connection that was idle is looked at first: when anything can be read from
 // it, be it the end or bytes nobody asked for, such as the 408 that servers send
-// to idle clients, a new one takes its place. What no look can tell, unasked bytes
-// that come at the same moment as a request, is taken for its reply.
+// to idle clients, a new one takes its place. Within idleCheck there is no look:
+// unasked bytes then show when the reply comes behind them, and if it comes soon,
+// the request is sent again on a new connection, too. What nothing can tell, unasked
+// bytes that come behind a request, is taken for its reply.
 type http1Conn struct {
 	client *client
 	sign   *signer         // nil: requests are not signed
@@ -97,7 +99,11 @@ func (p *http1Conn) connect(now time.Time) error {
 	if p.conn != nil {
 		var err error
 		if p.conn != p.raw { // only what Read and Write do can be extended
-			err = p.arm(p.until)
+			if p.decrypted() {
+				err = errSurplus
+			} else {
+				err = p.arm(p.until)
+			}
 		} else if most := min(p.until.Sub(now)/2, lookAgain); p.armed.Sub(now) < most/2 || p.armed.Sub(now) > most {
 			err = p.arm(now.Add(most))
 		}
@@ -110,6 +116,19 @@ func (p *http1Conn) connect(now time.Time) error {
 		return p.dial()
 	}
 	return nil
+}
+
+var errSurplus = errors.New("bytes nobody asked for")
+
+// decrypted reports whether TLS has bytes, or the end, of which the socket knows
+// nothing any more. It does not wait.
+func (p *http1Conn) decrypted() bool {
+	if p.raw.SetReadDeadline(longAgo) != nil {
+		return true
+	}
+	p.armed = longAgo
+	n, err := p.conn.Read(p.reader.room()[:1])
+	return n > 0 || !errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // arm gives the connection a deadline.
@@ -173,8 +192,9 @@ func (p *http1Conn) build(req *request, now time.Time) {
 	p.out = out
 }
 
-// exchange sends the request and reads the reply. stale says that nobody has
-// read the request, because the kept connection had been closed.
+// exchange sends the request and reads the reply. stale says that it has to be
+// sent again: nobody has read it, because the kept connection had been closed, or
+// it is not known which reply is its own.
 func (p *http1Conn) exchange(body []byte) (rep reply, stale bool, err error) {
 	reused := p.used
 	p.used = true
@@ -186,7 +206,10 @@ func (p *http1Conn) exchange(body []byte) (rep reply, stale bool, err error) {
 		stale = reused && p.reader.n == 0 && !isTimeout(err)
 		err = exchangeError(writeErr, err)
 	}
-	if writeErr != nil || err != nil {
+	if err == nil && reused && p.reader.more {
+		stale = true // one of two replies is not to this request, and nobody knows which
+	}
+	if writeErr != nil || err != nil || stale {
 		p.drop()
 	} else if !keep {
 		p.closeIdle()

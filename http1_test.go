@@ -658,3 +658,38 @@ func TestPostAllocs(t *testing.T) {
 		t.Errorf("%v allocations per post, want none", n)
 	}
 }
+
+// TestPostSurplus has a server that sends a reply too many, soon or at once, and
+// refuses the next request: that must not be taken for delivered.
+func TestPostSurplus(t *testing.T) {
+	const replyNo = "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
+	for _, gap := range []time.Duration{0, time.Millisecond, 3 * time.Millisecond} {
+		for _, slow := range []time.Duration{0, 50 * time.Millisecond} {
+			t.Run(fmt.Sprint(gap, slow), func(t *testing.T) {
+				checkLeaks(t)
+				sent := make(chan bool, 1)
+				server := newRawServer(t, func(c *rawConn, n int) {
+					for i := 0; ; i++ {
+						if _, err := c.read(); err != nil {
+							return
+						}
+						if n == 1 && i == 0 {
+							_ = c.say(replyOK)
+							time.Sleep(gap)
+							_ = c.say(replyOK)
+							sent <- true
+							continue
+						}
+						time.Sleep(slow)
+						_ = c.say(replyNo)
+					}
+				})
+				p := newTestConn(t, Endpoint{URL: server.url()})
+				wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
+				<-sent
+				time.Sleep(time.Millisecond) // until it has come
+				wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), failed, 500, "")
+			})
+		}
+	}
+}

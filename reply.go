@@ -52,6 +52,7 @@ type replyReader struct {
 	n     int
 	end   bool // the connection ended behind buf[:n]
 	there int  // bytes of the next reply that were read into room
+	more  bool // something came behind the reply
 }
 
 // room returns the buffer for the beginning of the next reply.
@@ -59,7 +60,7 @@ func (r *replyReader) room() []byte {
 	if len(r.buf) == 0 || len(r.buf) > maxKeptBuffer {
 		r.buf = make([]byte, replyBuffer)
 	}
-	r.n, r.end = 0, false
+	r.n, r.end, r.more = 0, false, false
 	return r.buf
 }
 
@@ -303,6 +304,7 @@ func (r *replyReader) skipBody(src io.Reader, rep *reply, start int) bool {
 		}
 		switch {
 		case length >= 0 && len(body) >= length:
+			r.more = len(body) > length
 			return len(body) == length && !r.end
 		case r.end || len(body) >= maxReplyBody:
 			return false

@@ -67,8 +67,16 @@ func (p *roundTripConn) post(req *request, now, deadline time.Time) (out outcome
 	if p.ctx.Err() != nil {
 		return canceledOutcome()
 	}
+	var resp *http.Response
 	defer func() {
-		if cause := recover(); cause != nil { // no reason to end a broker
+		cause := recover() // no reason to end a broker
+		switch err, ok := cause.(error); {
+		case cause == nil:
+		case resp != nil && resp.StatusCode >= 100: // it was about the body
+			out = p.outcomeOf(resp)
+		case ok:
+			out = errorOutcome(&attemptError{"transport", fmt.Errorf("panic: %w", withoutURL(err))})
+		default:
 			out = errorOutcome(&attemptError{"transport", fmt.Errorf("panic: %v", cause)})
 		}
 	}()
@@ -99,6 +107,10 @@ func (p *roundTripConn) post(req *request, now, deadline time.Time) (out outcome
 		// As much as lets the transport use the connection again.
 		_, _ = io.CopyN(io.Discard, resp.Body, maxReplyBody+1)
 	}
+	return p.outcomeOf(resp)
+}
+
+func (p *roundTripConn) outcomeOf(resp *http.Response) outcome {
 	return statusOutcome(resp.StatusCode, parseRetryAfter(resp.Header.Get("Retry-After"), time.Now()))
 }
 
@@ -112,8 +124,21 @@ func (p *roundTripConn) roundTrip(ctx context.Context, req *request, body *lentB
 		GotFirstResponseByte: func() { replied.Store(true) },
 	})
 	resp, err = p.client.transport.RoundTrip(p.client.newRequest(ctx, req, p.sign, body, now))
-	return resp, err != nil && !isTimeout(err) && kept.Load() && !replied.Load(), err
+	var stream streamError
+	swallowed = err != nil && !isTimeout(err) && kept.Load() && !replied.Load() && !errors.As(err, &stream)
+	return resp, swallowed, err
 }
+
+// A streamError is net/http's error for a stream of HTTP/2, which converts to any
+// type that is like it: the connection is there, also where isShared does not know
+// it, as without TLS.
+type streamError struct {
+	StreamID uint32
+	Code     uint32
+	Cause    error
+}
+
+func (e streamError) Error() string { return fmt.Sprintf("stream error %d", e.Code) }
 
 // isShared reports whether a connection carries several requests at a time: one of
 // them may fail while it stays open.

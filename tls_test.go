@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -401,4 +402,49 @@ func mustRead(t *testing.T, file string) []byte {
 		t.Fatal(err)
 	}
 	return content
+}
+
+// TestTLSSurplus has a server that sends a reply too many in a record of its own,
+// which TLS has read when the connection is used again, and the socket has not.
+func TestTLSSurplus(t *testing.T) {
+	ca := newTestCA(t, "ca")
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			checkLeaks(t)
+			cfg := ca.serverConfig()
+			cfg.MaxVersion = version
+			ln, err := tls.Listen("tcp", "127.0.0.1:0", cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			go func() {
+				for n := 0; ; n++ {
+					c, err := ln.Accept()
+					if err != nil {
+						return
+					}
+					go func() {
+						defer c.Close()
+						replies := []string{"500 No"}
+						if n == 0 {
+							replies = []string{"200 OK", "200 OK"}
+						}
+						for b := make([]byte, 8192); ; replies = []string{"500 No"} {
+							if _, err := c.Read(b); err != nil {
+								return
+							}
+							for _, reply := range replies {
+								_, _ = fmt.Fprintf(c, "HTTP/1.1 %s\r\nContent-Length: 0\r\n\r\n", reply)
+							}
+						}
+					}()
+				}
+			}()
+			p := newTestConn(t, Endpoint{URL: "https://" + ln.Addr().String(), TLS: TLS{CACertFile: ca.file}})
+			wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
+			time.Sleep(2 * idleCheck)
+			wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), failed, 500, "")
+		})
+	}
 }
