@@ -17,6 +17,8 @@ type gate struct {
 	open        bool  // the breaker
 	probing     bool  // a probe is out
 	nextProbe   int64 // when the breaker is open: not before
+	told        bool  // that it is open
+	tellAt      int64 // not before: an endpoint that comes and goes must not flood the log
 	pausedUntil int64 // 0 when there is no pause
 
 	leased     bool      // attempts need a lease
@@ -110,17 +112,31 @@ func (g *gate) pause(d time.Duration) {
 	g.pausedUntil = max(g.pausedUntil, g.now()+int64(d))
 }
 
-// succeeded records a delivery and reports whether it closed the breaker.
-func (g *gate) succeeded() (closed bool) {
-	closed = g.open
-	g.failures, g.open, g.probing = 0, false, false
-	return closed
+// succeeded records a delivery and reports whether it closed the breaker, and
+// whether that is to be told.
+func (g *gate) succeeded() (closed, tell bool) {
+	closed, tell = g.open, g.told
+	g.failures, g.open, g.probing, g.told = 0, false, false, false
+	return closed, tell
 }
 
 // failed records a failure of the endpoint and reports whether it opened the
-// breaker. Attempts that were out when it opened do not put off the next
-// probe; a probe's failure does.
-func (g *gate) failed(b Breaker, probe bool) (opened bool) {
+// breaker, and whether it is to be told that it is open.
+func (g *gate) failed(b Breaker, probe bool) (opened, tell bool) {
+	opened = g.fail(b, probe)
+	if now := g.now(); g.open && !g.told && now >= g.tellAt {
+		g.told, g.tellAt = true, now+int64(tellInterval)
+		tell = true
+	}
+	return opened, tell
+}
+
+// tellInterval is the least time between two log lines that the breaker is open.
+const tellInterval = 10 * time.Second
+
+// fail is failed, of which nobody is told. Attempts that were out when the breaker
+// opened do not put off the next probe; a probe's failure does.
+func (g *gate) fail(b Breaker, probe bool) (opened bool) {
 	g.failures++
 	if g.open {
 		if probe {
@@ -149,7 +165,7 @@ func (g *gate) retarget() {
 func (g *gate) shorten(b Breaker, mostPause time.Duration) {
 	now := g.now()
 	if b.Failures < 0 {
-		g.failures, g.open, g.probing = 0, false, false
+		g.failures, g.open, g.probing, g.told = 0, false, false, false
 	}
 	g.nextProbe = min(g.nextProbe, now+int64(b.Cooldown))
 	g.pausedUntil = min(g.pausedUntil, now+int64(mostPause))

@@ -26,20 +26,46 @@ func TestGate(t *testing.T) {
 		"failures in a row open": func(t *testing.T, g *gate) {
 			g.failed(b, false)
 			g.failed(b, false)
-			if g.succeeded() {
+			if closed, _ := g.succeeded(); closed {
 				t.Error("closed a breaker that was not open")
 			}
 			g.failed(b, false)
 			g.failed(b, false)
 			admits(t, g, true)
-			if !g.failed(b, false) {
+			if opened, _ := g.failed(b, false); !opened {
 				t.Error("three failures in a row did not open")
 			}
-			if g.failed(b, false) {
+			if opened, _ := g.failed(b, false); opened {
 				t.Error("opened twice")
 			}
 			admits(t, g, false)
 			dueIn(t, g, b.Cooldown)
+		},
+		"comes and goes": func(t *testing.T, g *gate) {
+			told, toldClosed := 0, 0
+			for range 1000 {
+				for range 3 {
+					_, tell := g.failed(b, false)
+					told += int(b2u(tell))
+				}
+				_, tell := g.succeeded()
+				toldClosed += int(b2u(tell))
+			}
+			if told != 1 || toldClosed != 1 {
+				t.Errorf("told %d times that it is open, and %d times that it is not", told, toldClosed)
+			}
+			for range 3 {
+				if _, tell := g.failed(b, false); tell {
+					t.Error("told too soon")
+				}
+			}
+			time.Sleep(tellInterval)
+			if opened, tell := g.failed(b, true); opened || !tell {
+				t.Errorf("opened %t, told %t; want to be told that it is still open", opened, tell)
+			}
+			if closed, tell := g.succeeded(); !closed || !tell {
+				t.Errorf("closed %t, told %t", closed, tell)
+			}
 		},
 		"one probe": func(t *testing.T, g *gate) {
 			for range 3 {
@@ -61,7 +87,7 @@ func TestGate(t *testing.T) {
 			dueIn(t, g, b.Cooldown)
 			time.Sleep(b.Cooldown)
 			g.enter()
-			if !g.succeeded() {
+			if closed, _ := g.succeeded(); !closed {
 				t.Error("a probe's success did not close")
 			}
 			g.left()

@@ -107,7 +107,7 @@ func (p *http1Conn) connect(now time.Time) error {
 		} else if most := min(p.until.Sub(now)/2, lookAgain); p.armed.Sub(now) < most/2 || p.armed.Sub(now) > most {
 			err = p.arm(now.Add(most))
 		}
-		if err != nil || now.Sub(p.last) > idleCheck && p.idle.readable() {
+		if err != nil || (p.socket == nil || now.Sub(p.last) > idleCheck) && p.idle.readable() {
 			p.drop()
 		}
 	}

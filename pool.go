@@ -326,7 +326,7 @@ func (p *pool) conclude(w *worker, jobs []job, n int, out outcome, took time.Dur
 	}
 	p.buryDead(jobs[:n], out)
 	q := p.queue
-	var opened, closed bool
+	var changed, tell bool // the breaker
 	q.mu.Lock()
 	breaker, probe := q.limits.breaker, w.probe // not p's own: a reload may have changed it meanwhile
 	q.attempted(out, took)
@@ -337,9 +337,9 @@ func (p *pool) conclude(w *worker, jobs []job, n int, out outcome, took time.Dur
 	} else {
 		switch out.verdict {
 		case delivered:
-			closed = q.gate.succeeded()
+			changed, tell = q.gate.succeeded()
 		case failed, misconfigured:
-			opened = q.gate.failed(breaker, probe)
+			changed, tell = q.gate.failed(breaker, probe)
 		case paused:
 			q.gate.pause(min(out.retryAfter, q.limits.retry.MaxRetryAfter))
 		case refused:
@@ -355,11 +355,11 @@ func (p *pool) conclude(w *worker, jobs []job, n int, out outcome, took time.Dur
 	if !done {
 		q.dispatch() // for the lanes that this left ready; w is not about to take them
 	}
-	if opened || closed || out.verdict == paused || probe {
+	if changed || out.verdict == paused || probe {
 		q.kickClock()
 	}
 	q.mu.Unlock()
-	p.report(out, breaker, opened, closed)
+	p.report(out, breaker, tell)
 	return goOn
 }
 
@@ -414,12 +414,14 @@ func (i *interval) due() bool {
 	return (last == nil || now.Sub(*last) >= warnInterval) && i.last.CompareAndSwap(last, &now)
 }
 
-// report logs the changes in an endpoint's health, not its single failures.
-func (p *pool) report(out outcome, breaker Breaker, opened, closed bool) {
-	if closed {
+// report logs the changes in an endpoint's health, not its single failures: tell
+// says that the breaker is open, or closed again.
+func (p *pool) report(out outcome, breaker Breaker, tell bool) {
+	switch {
+	case !tell:
+	case out.verdict == delivered:
 		p.log.Info("endpoint recovered")
-	}
-	if opened {
+	default:
 		p.log.Warn("endpoint failing, breaker open", "status", out.status, "error", out.err,
 			"failures", breaker.Failures, "cooldown", breaker.Cooldown)
 	}
