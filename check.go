@@ -52,6 +52,14 @@ func (c *Config) resolve() (*Config, error) {
 			splits, reports = append(splits, s), append(reports, problem)
 		}
 	}
+	known := make(map[uint64]bool)
+	for i := range resolved.Endpoints {
+		e := &resolved.Endpoints[i]
+		if known[e.known] {
+			e.known = 0 // a copy of another one
+		}
+		known[e.known] = true
+	}
 	checkSplits(splits, names, func(i int, key string, err error) {
 		reports[i](fmt.Sprintf("Events[%d].%s", splits[i].rule, fieldOf(ruleSettings, key)), err)
 	})

@@ -3,7 +3,10 @@ package webhook
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"reflect"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -108,13 +111,10 @@ type change struct{ old, next *endpoint }
 // endpoints which had been removed and are wanted again have not ended.
 func (h *Hook) plan(cfg *Config) *reload {
 	r := &reload{hook: h}
-	current := make(map[string]*endpoint)
-	for _, e := range h.active.Load().all() {
-		current[e.config.key()] = e
-	}
+	current := h.active.Load().all()
+	goesOn := pair(cfg.Endpoints, current)
 	r.active = newActive(cfg, func(c *Endpoint) (*endpoint, error) {
-		old := current[c.key()]
-		delete(current, c.key())
+		old := goesOn[c.Name]
 		if old == nil {
 			old = r.recall(c.key())
 		}
@@ -137,12 +137,43 @@ func (h *Hook) plan(cfg *Config) *reload {
 		}
 		return e, err
 	}, &r.errs)
-	for _, e := range h.active.Load().all() {
-		if current[e.config.key()] == e {
+	kept := slices.Collect(maps.Values(goesOn))
+	for _, e := range current {
+		if !slices.Contains(kept, e) {
 			r.removed = append(r.removed, e)
 		}
 	}
 	return r
+}
+
+// pair returns, by the names of endpoints of a new configuration, the current ones
+// that go on as these: those with the same key, and those that were a rule of the
+// same number and selection, whose URL is another one now.
+func pair(wanted []Endpoint, current []*endpoint) map[string]*endpoint {
+	byKey, byRule := make(map[string]*endpoint), make(map[string]*endpoint)
+	for _, e := range current {
+		byKey[e.config.key()] = e
+	}
+	pairs := make(map[string]*endpoint)
+	for i := range wanted {
+		if e := byKey[wanted[i].key()]; e != nil {
+			pairs[wanted[i].Name] = e
+			delete(byKey, wanted[i].key())
+		}
+	}
+	for _, e := range byKey {
+		if e.config.known != 0 {
+			byRule[strings.ToLower(e.config.Name)] = e
+		}
+	}
+	for i := range wanted {
+		c := &wanted[i]
+		e := byRule[strings.ToLower(c.Name)]
+		if c.known != 0 && pairs[c.Name] == nil && e != nil && reflect.DeepEqual(c.Events, e.config.Events) {
+			pairs[c.Name] = e
+		}
+	}
+	return pairs
 }
 
 // recall keeps a removed endpoint from ending, if there is still time.
@@ -235,6 +266,11 @@ func (h *Hook) depart(d *departure) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	d.endpoint = d.endpoint.remains()
+	if s := d.endpoint.queue.stats(); d.endpoint.config.known != 0 && s.Waiting+s.InFlight == 0 {
+		all := Stats{h.gone} // there are as many names as rules, but any number of URLs
+		all.count(d.endpoint)
+		delete(h.departures, d.endpoint.config.key())
+	}
 }
 
 // recall reports whether the endpoint has not ended; if it has, it has

@@ -802,3 +802,99 @@ func TestRemovedEndpointsAreSmall(t *testing.T) {
 		}
 	}
 }
+
+// TestReloadKeepsCounters replaces a rule without a name again and again: what is
+// counted under its number never falls.
+func TestReloadKeepsCounters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		config := func(i int) *Config {
+			path := "up"
+			if i == 0 {
+				path = "down"
+			}
+			return &Config{Endpoints: []Endpoint{{Name: "all", URL: "http://all/", Events: []Rule{
+				{Event: OnMessagePublish, Topic: fmt.Sprint("+/", i), URL: fmt.Sprintf("http://a/%s?%d", path, i)},
+			}}}}
+		}
+		transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Path == "/down" {
+				return respond(503, http.NoBody, nil), nil
+			}
+			return respond(200, http.NoBody, nil), nil
+		})
+		h := new(Hook)
+		if err := h.Init(&Options{Config: config(0), Transport: transport, DrainTimeout: time.Minute}); err != nil {
+			t.Fatal(err)
+		}
+		const n = 20
+		for i := range uint64(n) {
+			ev := publishOf("c", "x")
+			ev.topic = fmt.Sprint("t/", i)
+			h.emit(ev)
+			s := h.Stats().Endpoints["all-1"]
+			checkSum(t, s)
+			if s.Offered != i+1 {
+				t.Fatalf("after %d: %+v", i, s)
+			}
+			time.Sleep(time.Duration(i) * 10 * time.Second) // some have ended, some have not
+			mustReload(t, h, config(int(i)+1))
+		}
+		time.Sleep(time.Hour)
+		s := h.Stats().Endpoints["all-1"]
+		checkSum(t, s)
+		if s.Offered != n || s.Delivered != n-1 || s.Dropped["endpoint_removed"] != 1 || s.Attempts.Status2xx != n-1 || s.Durations.Count <= n-1 {
+			t.Errorf("stats %+v", s)
+		}
+		if len(h.departures) > 0 {
+			t.Errorf("%d departures are kept", len(h.departures))
+		}
+		_ = h.Stop()
+	})
+}
+
+// TestReloadRuleURL changes the URL of a rule without a name: what waits goes there.
+func TestReloadRuleURL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		config := func(token string) *Config {
+			return &Config{Endpoints: []Endpoint{{Name: "all", URL: "http://all/", Events: []Rule{
+				{Event: OnMessagePublish, URL: "http://a/?token=" + token},
+			}}}}
+		}
+		transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			if r.URL.RawQuery == "token=old" {
+				return respond(401, http.NoBody, nil), nil
+			}
+			return respond(200, http.NoBody, nil), nil
+		})
+		h := new(Hook)
+		if err := h.Init(&Options{Config: config("old"), Transport: transport}); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 10 {
+			h.emit(publishOf(fmt.Sprint(i), "x"))
+		}
+		time.Sleep(time.Second)
+		mustReload(t, h, config("new"))
+		time.Sleep(time.Minute)
+		if s := h.Stats().Endpoints["all-1"]; s.Offered != 10 || s.Delivered != 10 {
+			t.Errorf("stats %+v", s)
+		}
+		_ = h.Stop()
+	})
+}
+
+// TestReloadCopies has an endpoint that is a copy of a rule's, in Go.
+func TestReloadCopies(t *testing.T) {
+	cfg, err := (&Config{Endpoints: []Endpoint{{URL: "http://all/", Events: []Rule{{Event: OnMessagePublish, URL: "http://a/"}}}}}).resolve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := cfg.Endpoints[1]
+	other.Name = "copy"
+	cfg.Endpoints = append(cfg.Endpoints, other)
+	h := runHook(t, &Options{Config: cfg})
+	mustReload(t, h, cfg)
+	if len(h.departures) > 0 || len(h.active.Load().all()) != 3 {
+		t.Errorf("%d endpoints, %d departures", len(h.active.Load().all()), len(h.departures))
+	}
+}

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"maps"
 	"math/bits"
 	"slices"
 	"time"
@@ -306,4 +307,64 @@ func (h *histogram) quantile(q float64) time.Duration {
 func (h *histogram) summary() Latency {
 	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 	return Latency{P50: ms(h.quantile(0.5)), P90: ms(h.quantile(0.9)), P99: ms(h.quantile(0.99)), Max: ms(h.max)}
+}
+
+// clone returns a copy that has nothing in common with s.
+func (s EndpointStats) clone() EndpointStats {
+	s.Dropped, s.Events = maps.Clone(s.Dropped), maps.Clone(s.Events)
+	s.Durations.Buckets = slices.Clone(s.Durations.Buckets)
+	return s
+}
+
+// count adds an endpoint. Several have one name when that is the number of a rule:
+// which rule has it changes.
+func (s *Stats) count(e *endpoint) {
+	own := e.queue.stats()
+	if other, ok := s.Endpoints[e.config.Name]; ok {
+		own.add(&other)
+	}
+	s.Endpoints[e.config.Name] = own
+}
+
+// add adds what another endpoint of the same name has counted. Latencies stay those
+// of s.
+func (s *EndpointStats) add(o *EndpointStats) {
+	s.Offered += o.Offered
+	s.Recovered += o.Recovered
+	s.Delivered += o.Delivered
+	s.Dead += o.Dead
+	s.Forwarded += o.Forwarded
+	for r, n := range o.Dropped {
+		s.Dropped[r] += n
+	}
+	s.Waiting += o.Waiting
+	s.WaitingBytes += o.WaitingBytes
+	s.InFlight += o.InFlight
+	a, b := &s.Attempts, &o.Attempts
+	a.Status2xx += b.Status2xx
+	a.Status3xx += b.Status3xx
+	a.Status4xx += b.Status4xx
+	a.Status5xx += b.Status5xx
+	a.Error += b.Error
+	s.Retried += o.Retried
+	s.SyncLate += o.SyncLate
+	s.LostLetters += o.LostLetters
+	if o.Breaker == "open" {
+		s.Breaker = "open"
+	}
+	s.OldestWaitingMS = max(s.OldestWaitingMS, o.OldestWaitingMS)
+	for i := range s.Durations.Buckets {
+		s.Durations.Buckets[i].Count += o.Durations.Buckets[i].Count
+	}
+	s.Durations.Count += o.Durations.Count
+	s.Durations.Sum += o.Durations.Sum
+	for k, n := range o.Events {
+		m := s.Events[k]
+		m.Offered += n.Offered
+		m.Delivered += n.Delivered
+		m.Dead += n.Dead
+		m.Dropped += n.Dropped
+		m.Forwarded += n.Forwarded
+		s.Events[k] = m
+	}
 }

@@ -61,8 +61,9 @@ type Hook struct {
 	files     files
 	watcher   *watcher // of Options.Watch
 
-	mu         sync.Mutex            // guards departures, and changes of active
-	departures map[string]*departure // of removed endpoints, by Endpoint.key
+	mu         sync.Mutex               // guards departures, and changes of active
+	departures map[string]*departure    // of removed endpoints, by Endpoint.key
+	gone       map[string]EndpointStats // by name, of those that were known by something else and have ended
 
 	now     wallClock
 	seq     sequence
@@ -131,7 +132,7 @@ func (h *Hook) Init(config any) error {
 		e.start()
 	}
 	warnOfOtherSpools(cfg.Endpoints, h.Log)
-	h.departures = make(map[string]*departure)
+	h.departures, h.gone = make(map[string]*departure), make(map[string]EndpointStats)
 	h.install(a)
 	if h.watcher != nil {
 		h.watcher.start()
@@ -380,12 +381,15 @@ func (h *Hook) Stats() Stats {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := Stats{Endpoints: make(map[string]EndpointStats)}
+	for name, gone := range h.gone {
+		s.Endpoints[name] = gone.clone()
+	}
 	for _, d := range h.departures {
-		s.Endpoints[d.endpoint.config.Name] = d.endpoint.queue.stats()
+		s.count(d.endpoint)
 	}
 	if a := h.active.Load(); a != nil {
 		for _, e := range a.all() {
-			s.Endpoints[e.config.Name] = e.queue.stats()
+			s.count(e)
 		}
 	}
 	return s
