@@ -282,7 +282,7 @@ func (e *Endpoint) streamConflicts(others []Endpoint, report func(key string, er
 	own := &e.Stream
 	for i := range others {
 		other := &others[i].Stream
-		if e.Disabled || others[i].Disabled || !own.enabled() || own.URL != other.URL {
+		if e.Disabled || others[i].Disabled || own.URL == "" || own.URL != other.URL {
 			continue
 		}
 		if own.Name == other.Name+stream.DeadSuffix || other.Name == own.Name+stream.DeadSuffix {

@@ -110,7 +110,11 @@ func (q *queue) wakeDue() time.Duration {
 	}
 	// A probe that is due is that of a lane in backoff when there is no other.
 	if q.gate.open && q.ready.head == 0 && len(q.backoff.at) > 0 && q.admits() {
-		q.pushReady(heap.Pop(&q.backoff).(uint32))
+		at := heap.Pop(&q.backoff).(uint32)
+		l := q.lanes.at(at)
+		until := l.readyAt
+		q.pushReady(at)
+		l.readyAt = until // see job.until
 	}
 	return time.Duration(next)
 }

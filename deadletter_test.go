@@ -286,7 +286,9 @@ func TestUnreadableLetters(t *testing.T) {
 		c.Retry.MaxAge = time.Minute
 		e := startFake(c, func(*request, time.Time, <-chan struct{}) outcome { return outcome{status: 200} })
 		e.pool.letters = fullBox{}
+		e.queue.mu.Lock()
 		e.queue.store = goneStore{e.queue.store.(*memory)}
+		e.queue.mu.Unlock()
 		for range 3 {
 			e.queue.offer(publishOf("c", "x"), false)
 		}

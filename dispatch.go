@@ -16,6 +16,10 @@ type job struct {
 	tries    int    // before this one
 	status   int    // of one that is to be given up: that its last attempt got
 	result   result // how it ended
+
+	// until is not 0 for a probe that goes out before the event's backoff is
+	// over: that costs the event no attempt, and its backoff goes on.
+	until int64
 }
 
 // dispatch wakes idle workers for the lanes that may go out now.
@@ -152,7 +156,8 @@ func (q *queue) takeJob(w *worker, laneAt uint32, l *lane) {
 	q.takeHead(laneAt)
 	l.inFlight++
 	w.jobs = q.begin(w.jobs, at)
-	w.jobs[len(w.jobs)-1].lane = laneAt
+	j := &w.jobs[len(w.jobs)-1]
+	j.lane, j.until, l.readyAt = laneAt, l.readyAt, 0
 }
 
 // begin puts an entry that is in no lane any more in flight: it appends a job

@@ -229,7 +229,7 @@ func (e *endpoint) closeFiles(reason dropReason) {
 	if e.pool.letters == nil {
 		return
 	}
-	if e.disk == nil {
+	if _, ok := e.pool.letters.(*lastCause); !ok && e.disk == nil {
 		e.buryRest(reason)
 	}
 	if err := e.pool.letters.close(); err != nil {

@@ -302,7 +302,8 @@ func (p *pool) judge(jobs []job, out outcome) {
 		if out.verdict == canceled || r.fate != fateAgain && r.fate != fateRetry {
 			continue
 		}
-		if p.tooOld(&jobs[i]) || r.status != 0 && retry.MaxAttempts >= 0 && jobs[i].attempts+1 >= retry.MaxAttempts {
+		last := r.status != 0 && retry.MaxAttempts >= 0 && jobs[i].attempts+1 >= retry.MaxAttempts && jobs[i].until == 0
+		if p.tooOld(&jobs[i]) || last {
 			jobs[i].result = result{fate: fateDead}
 		}
 	}

@@ -437,7 +437,7 @@ func TestBreakerProbesInBackoff(t *testing.T) {
 		config := defaultEndpoint()
 		config.Breaker = Breaker{Failures: 2, Cooldown: time.Second}
 		config.Retry.MinBackoff, config.Retry.MaxBackoff = time.Hour, time.Hour
-		config.Retry.MaxAge = -1
+		config.Retry.MaxAge, config.Retry.MaxAttempts = -1, 3
 		var up atomic.Bool
 		var attempts atomic.Int64
 		e := startFake(config, func(*request, time.Time, <-chan struct{}) outcome {
@@ -466,6 +466,33 @@ func TestBreakerProbesInBackoff(t *testing.T) {
 		time.Sleep(time.Minute)
 		if n := e.queue.stats().Delivered; n != 1 {
 			t.Errorf("%d delivered: a backoff ended without a probe", n)
+		}
+		e.stop(0)
+	})
+}
+
+// TestUnreadableProbe probes with an event that cannot be read for now: the next
+// probe is as far away as after any other.
+func TestUnreadableProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		config := defaultEndpoint()
+		config.Breaker = Breaker{Failures: 2, Cooldown: time.Second}
+		config.Retry.MinBackoff, config.Retry.MaxBackoff = time.Hour, time.Hour
+		config.Retry.MaxAge = -1
+		e := startFake(config, func(*request, time.Time, <-chan struct{}) outcome {
+			return outcome{verdict: failed, status: 500}
+		})
+		for _, client := range []string{"a", "b"} {
+			e.queue.offer(publishOf(client, "x"), false)
+		}
+		synctest.Wait()
+		e.queue.mu.Lock()
+		e.queue.store = goneStore{e.queue.store.(*memory)}
+		e.queue.mu.Unlock()
+		before := e.queue.stats().Retried
+		time.Sleep(10*time.Second + time.Second/2)
+		if n := e.queue.stats().Retried - before; n > 10 {
+			t.Errorf("read %d times in 10 s at a cooldown of 1 s", n)
 		}
 		e.stop(0)
 	})

@@ -140,7 +140,10 @@ func TestRedeliverCanceled(t *testing.T) {
 	cfg := redeliverConfig(server.url())
 	cfg.Endpoints[0].Timeout = time.Hour
 	begin := time.Now()
-	_, err := Redeliver(ctx, cfg, writeLetterFile(t, lines...))
+	stats, err := Redeliver(ctx, cfg, writeLetterFile(t, lines...))
+	if s := stats.Endpoints["Audit"]; s.Dead != 0 || s.Dropped["shutdown"]+s.Dropped["stopped"]+uint64(s.InFlight) != s.Offered {
+		t.Errorf("stats %+v", s)
+	}
 	if !errors.Is(err, context.Canceled) || time.Since(begin) > rawTimeout {
 		t.Errorf("after %v: %v", time.Since(begin), err)
 	}

@@ -85,8 +85,8 @@ func (p *roundTripConn) post(req *request, now, deadline time.Time) (out outcome
 	body := &lentBody{bytes: req.body}
 	defer body.revoke()
 	resp, swallowed, err := p.roundTrip(ctx, req, body, now)
-	if swallowed && ctx.Err() == nil { // once: it may be the request that makes the server close
-		resp, _, err = p.roundTrip(ctx, req, body, now)
+	for tried := 1; swallowed && tried < mostStale && ctx.Err() == nil; tried++ { // until a connection is new
+		resp, swallowed, err = p.roundTrip(ctx, req, body, now)
 	}
 	if resp != nil && resp.Body != nil {
 		defer resp.Body.Close()
@@ -113,6 +113,10 @@ func (p *roundTripConn) post(req *request, now, deadline time.Time) (out outcome
 func (p *roundTripConn) outcomeOf(resp *http.Response) outcome {
 	return statusOutcome(resp.StatusCode, parseRetryAfter(resp.Header.Get("Retry-After"), time.Now()))
 }
+
+// mostStale bounds how many kept connections may swallow a request: a server that
+// starts again closes all of them, but it may also be the request that makes it.
+const mostStale = 8
 
 // roundTrip sends a request once. swallowed says that it went to a kept connection
 // from which no byte came back, because the server had closed it: it is then to be

@@ -33,8 +33,9 @@ type section struct {
 //   - A section begins with the word webhook, quoted or not, in any letter
 //     case, outside of all braces, where a member can begin: first on its
 //     line, or after a comma or a closing brace. It is followed by what a
-//     section has next: a separator, a dot, a brace, a bracket, or a label; on
-//     the next line by a brace, before which a separator may stand.
+//     section has next: a separator, a dot, a brace, a bracket, or a label, one
+//     without quotes only before a brace; on the next line by a brace, before
+//     which a separator may stand.
 //
 // So x.webhook, webhook_x, a = webhook, and a webhook inside another block are
 // foreign.
@@ -298,15 +299,19 @@ func (f *foreign) introduces(word []byte, off int) bool {
 		return f.top(f.at(f.off+1) == '=')
 	case c == ':' || c == '{' || c == '[' || c == '"':
 		return f.top(true)
-	case f.opensBrace():
-		return f.top(true) // whatever its label is
-	case isWord(c):
-		f.off = f.word(f.off)
+	case isWord(c) || c == '\'':
+		f.off = f.label(f.off)
 		f.blank(false)
-		if c := f.at(f.off); c == '=' || c == ':' {
+		switch c := f.at(f.off); c {
+		case '"':
+			return f.top(f.opensBrace()) // a second label
+		case ':':
 			f.off++
 			f.blank(false)
-		} else {
+		case '=':
+			f.off++
+			f.blank(true)
+		default:
 			f.blank(true)
 		}
 		return f.top(f.at(f.off) == '{')
@@ -317,6 +322,14 @@ func (f *foreign) introduces(word []byte, off int) bool {
 		f.blank(true)
 	}
 	return f.top(f.at(f.off) == '{')
+}
+
+// label returns where what stands for a label ends, whether it is one or not.
+func (f *foreign) label(off int) int {
+	for off < len(f.src) && f.src[off] > ' ' && !bytes.ContainsRune([]byte("{=:\"#"), rune(f.src[off])) {
+		off++
+	}
+	return off
 }
 
 // opensBrace reports whether an opening brace is the last of the line, but for a

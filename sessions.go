@@ -296,6 +296,7 @@ func (h *Hook) giveUpConnack(s *session, cl *mqtt.Client) {
 		s.state = sessionOffline
 	}
 	if s.discarded || !s.persistent {
+		h.reportEarly(s)
 		h.terminated(s, cl, reason)
 		h.forget(s)
 	}

@@ -37,6 +37,9 @@ func (q *queue) release(w *worker, jobs []job, r result) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if w.probe && w.target == q.gate.target {
+		q.gate.probed(q.limits.breaker) // or else the next one would be due at once
+	}
 	q.leave(w)
 	q.settle(jobs)
 }
@@ -146,14 +149,18 @@ func (q *queue) settle(jobs []job) {
 		default:
 			if r.fate == fateRetry {
 				q.counters.retried++
-				e.tries += b2u(e.tries < 255)
-				if r.status != 0 && e.attempts < 1<<16-1 {
-					e.attempts++
-				}
 				l := q.lanes.at(j.lane)
 				l.status = uint16(r.status)
-				backoff := min(r.backoff, q.limits.retry.MaxBackoff) // a reload may have lowered it meanwhile
-				l.readyAt = max(l.readyAt, q.gate.now()+int64(backoff))
+				until := j.until
+				if until == 0 {
+					e.tries += b2u(e.tries < 255)
+					if r.status != 0 && e.attempts < 1<<16-1 {
+						e.attempts++
+					}
+					backoff := min(r.backoff, q.limits.retry.MaxBackoff) // a reload may have lowered it meanwhile
+					until = q.gate.now() + int64(backoff)
+				}
+				l.readyAt = max(l.readyAt, until)
 			}
 			if r.alone {
 				e.flags |= entryAlone

@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -230,15 +231,14 @@ func TestRoomWhileSyncing(t *testing.T) {
 // A logsFS is a file system that has room for so many segments.
 type logsFS struct {
 	*crashFS
-	room int
+	room atomic.Int64
 }
 
 func (l *logsFS) open(name string, flag int) (file, error) {
 	if strings.HasSuffix(name, logSuffix) && flag&os.O_CREATE != 0 {
-		if l.room == 0 {
+		if l.room.Add(-1) < 0 {
 			return nil, errNoSpace
 		}
-		l.room--
 	}
 	return l.crashFS.open(name, flag)
 }
@@ -249,7 +249,8 @@ func TestDurableInPart(t *testing.T) {
 	for name, sync := range map[string]time.Duration{"never": Never, "100ms": 100 * time.Millisecond} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, c *crashFS) {
-				l := &logsFS{c, 2}
+				l := &logsFS{crashFS: c}
+				l.room.Store(2)
 				s, _, _ := mustOpen(t, "d", Options{fs: l, Sync: sync, segmentSize: 16 << 10})
 				var refs []Ref
 				for range 60 { // three segments
@@ -261,7 +262,7 @@ func TestDurableInPart(t *testing.T) {
 						t.Fatalf("record %d of segment %d: synced %t", i, ref.seq(), got)
 					}
 				}
-				l.room = 1
+				l.room.Store(1)
 				time.Sleep(time.Minute)
 				if s.Synced() != refs[59] {
 					t.Error("not all is synced when there is room")

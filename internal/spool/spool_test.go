@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -454,12 +455,12 @@ func TestConcurrent(t *testing.T) {
 // A renameFS calls during before a segment that was compacted takes its name.
 type renameFS struct {
 	*crashFS
-	during func()
+	during atomic.Pointer[func()]
 }
 
 func (r *renameFS) rename(from, to string) error {
-	if strings.HasSuffix(from, tempSuffix) {
-		r.during()
+	if during := r.during.Load(); during != nil && strings.HasSuffix(from, tempSuffix) {
+		(*during)()
 	}
 	return r.crashFS.rename(from, to)
 }
@@ -479,23 +480,25 @@ func TestFinishedWhileCompacted(t *testing.T) {
 			refs = append(refs, ref)
 		}
 		time.Sleep(time.Second)
-		compacted := 0
-		var last Ref
-		r.during = func() {
-			compacted++
-			s.Done(last)
-		}
-		for _, ref := range refs { // of the first segment
+		var first []Ref // of the first segment
+		for _, ref := range refs {
 			if ref.seq() == refs[0].seq() {
-				if last != 0 {
-					s.Done(last)
-				}
-				last = ref
+				first = append(first, ref)
 			}
 		}
+		last := len(first) - 1
+		var compacted atomic.Int64
+		during := func() {
+			compacted.Add(1)
+			s.Done(first[last])
+		}
+		r.during.Store(&during)
+		for _, ref := range first[:last] {
+			s.Done(ref)
+		}
 		time.Sleep(time.Minute)
-		if compacted != 1 {
-			t.Fatalf("%d segments compacted", compacted)
+		if n := compacted.Load(); n != 1 {
+			t.Fatalf("%d segments compacted", n)
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
