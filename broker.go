@@ -254,7 +254,7 @@ func (h *Hook) OnUnsubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet 
 			subscribed = append(subscribed, filter)
 		}
 	}
-	if len(subscribed) > 0 && pk.PacketID != 0 && h.need(needUnsubscribed) {
+	if len(subscribed) > 0 && h.need(needUnsubscribed) {
 		h.leaving.Store(cl, subscribed)
 	}
 	return pk
@@ -262,20 +262,25 @@ func (h *Hook) OnUnsubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet 
 
 // OnUnsubscribed makes session_unsubscribed for the filters that were
 // subscribed and are not any more. The broker also calls it, without a packet
-// id, when a session ends.
+// id and without OnUnsubscribe, when a session ends, or when the program has all
+// subscriptions of a client end.
 func (h *Hook) OnUnsubscribed(cl *mqtt.Client, pk packets.Packet) {
 	if cl.Net.Inline {
 		return
 	}
-	if pk.PacketID == 0 {
+	if pk.PacketID == 0 && cl.Closed() {
 		h.sessionEnded(cl)
 		return
 	}
-	v, ok := h.leaving.LoadAndDelete(cl)
-	if !ok {
-		return
+	var filters []string
+	if v, ok := h.leaving.LoadAndDelete(cl); ok {
+		filters = v.([]string)
+	} else if pk.PacketID == 0 && h.wants(kindUnsubscribed) {
+		for i := range pk.Filters {
+			filters = append(filters, pk.Filters[i].Filter)
+		}
 	}
-	for _, filter := range v.([]string) {
+	for _, filter := range filters {
 		if !isSubscribed(cl, filter) {
 			ev := h.clientEvent(kindUnsubscribed, cl)
 			ev.topic = filter

@@ -87,7 +87,31 @@ func (e *Endpoint) resolve(report func(field string, err error)) {
 		rule.resolve(in)
 		e.ruleConflicts(rule, func(key string, err error) { in(fieldOf(ruleSettings, key), err) })
 	}
-	e.conflicts(func(key string, err error) { report(fieldOf(e.settings(), key), err) })
+	byKey := func(key string, err error) { report(fieldOf(e.settings(), key), err) }
+	e.conflicts(byKey)
+	e.unused(e.differs, byKey)
+}
+
+// differs reports whether a setting is not its default, which here tells that it is
+// there: those of which unused asks.
+func (e *Endpoint) differs(key string) bool {
+	standard := Endpoint{URL: e.URL}
+	standard.fill(func(string, error) {})
+	switch key {
+	case "queue.sync", "queue.local.sync":
+		return e.Queue.Sync != standard.Queue.Sync
+	case "tls.key_password":
+		return e.TLS.KeyPassword != ""
+	case "tls.keyfile":
+		return e.TLS.KeyFile != ""
+	case "dead_letter":
+		return e.DeadLetter != standard.DeadLetter
+	case "dead_letter.file":
+		return e.DeadLetter.File != ""
+	case "body.encoding":
+		return e.Body.Encoding != standard.Body.Encoding
+	}
+	return false
 }
 
 // resolve is that of an endpoint, for one of its rules.
@@ -306,8 +330,8 @@ func (e *Endpoint) streamConflicts(others []Endpoint, report func(key string, er
 	}
 }
 
-// unused is conflicts for what has no effect as it stands. Only a file tells such
-// settings from defaults: is there a setting, or a block?
+// unused is conflicts for what has no effect as it stands: is there a setting, or a
+// block? A file tells them from defaults, in Go they are what differs from those.
 func (e *Endpoint) unused(isThere func(key string) bool, report func(key string, err error)) {
 	lacks := func(block, key string, err error) {
 		if isThere(block) && !isThere(block+"."+key) {

@@ -567,3 +567,19 @@ func TestWriteDiagnosticsAnyError(t *testing.T) {
 		})
 	}
 }
+
+// TestUnusedInGo has settings in Go that have no effect, as a file has them.
+func TestUnusedInGo(t *testing.T) {
+	for want, change := range map[string]func(e *Endpoint){
+		"Queue.Sync":      func(e *Endpoint) { e.Queue.Sync = SyncAlways },
+		"TLS.KeyPassword": func(e *Endpoint) { e.TLS.KeyPassword = "x" },
+		"DeadLetter":      func(e *Endpoint) { e.DeadLetter.Keep = 3 },
+		"Body.Encoding":   func(e *Endpoint) { e.Body.Format, e.Body.Encoding = FormatCloudEventsBinary, Base64 },
+	} {
+		e := Endpoint{URL: "http://h", Events: rulesFor(OnMessagePublish)}
+		change(&e)
+		if _, err := (&Config{Endpoints: []Endpoint{e}}).resolve(); err == nil || !strings.Contains(err.Error(), want+" ") {
+			t.Errorf("%s: got %v", want, err)
+		}
+	}
+}

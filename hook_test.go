@@ -453,3 +453,19 @@ func awaitEnd(t *testing.T, h *Hook) {
 		return true
 	})
 }
+
+// TestSecondServer gives an initialised hook to another server: it stays the first
+// one's, and logs to it.
+func TestSecondServer(t *testing.T) {
+	var first, second logLines
+	h := runHook(t, &Options{Config: allPublishes("http://127.0.0.1:1/", nil), DrainTimeout: -1})
+	h.Log = first.logger()
+	other := mqtt.New(&mqtt.Options{Logger: second.logger()})
+	if err := other.AddHook(h, &Options{Config: allPublishes("http://127.0.0.1:1/", nil)}); err == nil {
+		t.Error("it was initialised twice")
+	}
+	mustReload(t, h, allPublishes("http://127.0.0.1:1/", nil))
+	if !strings.Contains(first.String(), "configuration reloaded") || strings.Contains(second.String(), "configuration reloaded") {
+		t.Errorf("first log:\n%s\nsecond log:\n%s", first.String(), second.String())
+	}
+}

@@ -43,11 +43,14 @@ type recentNames struct {
 	mu            sync.Mutex
 	recent, older map[string]string // by client id
 	since         time.Time         // when recent was begun
+	bytes         int               // of recent
 }
 
+// The bounds of a generation. Anybody can make long names.
 const (
-	recentNamesMax = 4096
-	recentNamesAge = 30 * time.Second
+	recentNamesMax   = 4096
+	recentNamesBytes = 1 << 20
+	recentNamesAge   = 30 * time.Second
 )
 
 func (n *recentNames) add(id, user string) {
@@ -56,9 +59,11 @@ func (n *recentNames) add(id, user string) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if now := time.Now(); n.recent == nil || len(n.recent) >= recentNamesMax || now.Sub(n.since) > recentNamesAge {
-		n.older, n.recent, n.since = n.recent, make(map[string]string), now
+	now := time.Now()
+	if n.recent == nil || len(n.recent) >= recentNamesMax || n.bytes >= recentNamesBytes || now.Sub(n.since) > recentNamesAge {
+		n.older, n.recent, n.since, n.bytes = n.recent, make(map[string]string), now, 0
 	}
+	n.bytes += len(id) + len(user)
 	n.recent[strings.Clone(id)] = strings.Clone(user)
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -162,5 +163,26 @@ func TestPublisherRenamed(t *testing.T) {
 					"message_acked r "+from+`->offline qos1 "x"`)
 			})
 		})
+	}
+}
+
+// TestRecentNamesAreBounded gives it long names.
+func TestRecentNamesAreBounded(t *testing.T) {
+	var n recentNames
+	for i := range 1000 {
+		n.add(fmt.Sprint(i), strings.Repeat("x", 60_000))
+	}
+	kept := 0
+	for id, user := range n.recent {
+		kept += len(id) + len(user)
+	}
+	for id, user := range n.older {
+		kept += len(id) + len(user)
+	}
+	if most := 2*recentNamesBytes + 2*65535; kept > most {
+		t.Errorf("%d bytes are kept, more than %d", kept, most)
+	}
+	if n.find("999") == "" || n.find("0") != "" {
+		t.Error("the last name is not there, or the first is")
 	}
 }

@@ -446,6 +446,24 @@ func TestUnsubscribeClientByProgram(t *testing.T) {
 		"disconnected c normal", "session_terminated c normal")
 }
 
+// TestProgramUnsubscribes has the program end subscriptions of a client whose session
+// goes on, by a packet without an id and all at once.
+func TestProgramUnsubscribes(t *testing.T) {
+	b := startBroker(t, kindsOf(kindUnsubscribed))
+	c := mustConnect(t, b.addr, rawConnect{ID: "c", Clean: true})
+	c.subscribe(0, "a")
+	c.subscribe(0, "b")
+	cl, _ := b.server.Clients.Get("c")
+	unsubscribe := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Unsubscribe}, Filters: packets.Subscriptions{{Filter: "a"}}}
+	if err := b.server.InjectPacket(cl, unsubscribe); err != nil {
+		t.Fatal(err)
+	}
+	b.server.UnsubscribeClient(cl)
+	got := lines(b.waitFor(t, "session_unsubscribed c b"))
+	wantLines(t, got, "session_unsubscribed c a", "session_unsubscribed c b")
+	c.disconnect(0)
+}
+
 // storeHook restores sessions.
 type storeHook struct {
 	mqtt.HookBase

@@ -84,6 +84,14 @@ func (a *active) all() []*endpoint { return slices.Concat(a.endpoints, a.disable
 // ID returns the name of the hook in the broker's log.
 func (h *Hook) ID() string { return "webhook" }
 
+// SetOpts takes the server's logger, which mqtt.Server.AddHook calls it for. It does
+// nothing when the hook is initialised.
+func (h *Hook) SetOpts(l *slog.Logger, o *mqtt.HookOptions) {
+	if h.active.Load() == nil {
+		h.HookBase.SetOpts(l, o)
+	}
+}
+
 // Init starts the hook. The broker calls it from AddHook, with what the
 // program gave there: an [*Options], else the error is
 // mqtt.ErrInvalidConfigType. Mistakes in a file are hcl.Diagnostics. After an
@@ -94,7 +102,7 @@ func (h *Hook) Init(config any) error {
 		return mqtt.ErrInvalidConfigType
 	}
 	if h.active.Load() != nil {
-		return errors.New("webhook: the hook is initialised already")
+		return errors.New("webhook: the hook is initialised already; another server or another time needs another Hook")
 	}
 	if h.Log == nil {
 		h.Log = slog.New(slog.DiscardHandler)

@@ -19,6 +19,7 @@ type publisher struct {
 
 	mu      sync.Mutex
 	failed  error     // why the stream is not there, or not as it has to be
+	fine    bool      // it was there, and as it has to be
 	checkAt time.Time // when to look again
 }
 
@@ -65,10 +66,14 @@ func (p *publisher) ready(ctx context.Context) error {
 	if time.Now().Before(p.checkAt) {
 		return p.failed
 	}
-	_, p.failed = ensure(ctx, p.js, eventStream(&p.config))
+	_, err := ensure(ctx, p.js, eventStream(&p.config))
+	var misconfigured *stream.Misconfigured
 	p.checkAt = time.Now().Add(checkEvery)
-	if p.failed != nil {
+	if err != nil {
 		p.checkAt = time.Now().Add(recheck)
+	}
+	if err == nil || !p.fine || errors.As(err, &misconfigured) { // else publishing may work all the same
+		p.failed, p.fine = err, err == nil
 	}
 	return p.failed
 }
@@ -77,7 +82,7 @@ func (p *publisher) ready(ctx context.Context) error {
 func (p *publisher) suspect() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.checkAt = time.Time{}
+	p.checkAt, p.fine = time.Time{}, false
 }
 
 // Codes of JetStream's errors for which the client has no name.

@@ -214,7 +214,7 @@ func (s *source) takesPart() bool {
 }
 
 // check returns what is wrong with the stream, which somebody may have made anew.
-// To make it if it is not there is for brokers: they have events for it.
+// To make it once more if it is gone is for brokers: they have events for it.
 func (s *source) check() error {
 	ctx, cancel := timeout(s.ctx)
 	defer cancel()
