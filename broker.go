@@ -23,6 +23,7 @@ type tracker struct {
 	complete atomic.Bool   // no connection is older than the tracking
 	sessions sessionTable
 	names    recentNames
+	late     sync.Map      // *mqtt.Client → lateMessages
 	leaving  sync.Map      // *mqtt.Client → []string: filters of an UNSUBSCRIBE that is being worked on
 	refused  atomic.Uint64 // connections refused so far: their lanes
 

@@ -3,6 +3,7 @@ package webhook
 import (
 	"bytes"
 	"strings"
+	"time"
 	"unsafe"
 	"weak"
 
@@ -76,6 +77,37 @@ func publishedAt(pk *packets.Packet) int64 {
 	return pk.Created + int64(pk.Connect.WillProperties.WillDelayInterval)
 }
 
+// lateMessages are those of a session that has ended, by packet id, that the client
+// has acknowledged although their OnPacketSent is yet to come.
+type lateMessages map[uint16]*message
+
+// lateWait is how long that may take: W needs nothing but time on a processor.
+const lateWait = 10 * time.Second
+
+// keepLate keeps them from being reported once more.
+func (h *Hook) keepLate(s *session, cl *mqtt.Client) {
+	late := make(lateMessages)
+	for id, m := range s.messages {
+		if m.unsent {
+			late[id] = m
+		}
+	}
+	if len(late) > 0 {
+		h.late.Store(cl, late)
+		time.AfterFunc(lateWait, func() { h.late.Delete(cl) })
+	}
+}
+
+// isLate reports whether a message is one of those.
+func (h *Hook) isLate(cl *mqtt.Client, pk *packets.Packet) bool {
+	late, ok := h.late.Load(cl)
+	if !ok {
+		return false
+	}
+	m := late.(lateMessages)[pk.PacketID]
+	return m != nil && m.is(pk)
+}
+
 // messageSent makes message_delivered, in W or R.
 func (h *Hook) messageSent(cl *mqtt.Client, pk *packets.Packet) {
 	h.adopt(cl)
@@ -83,6 +115,9 @@ func (h *Hook) messageSent(cl *mqtt.Client, pk *packets.Packet) {
 	s := h.sessions.lock(cl.ID)
 	defer h.sessions.unlock(s)
 	qos := pk.FixedHeader.Qos
+	if qos > 0 && s.cl.Load() != cl && h.isLate(cl, pk) {
+		return
+	}
 	if m := s.messages[pk.PacketID]; qos > 0 && m != nil && m.is(pk) {
 		m.unsent = false
 		if m.done {

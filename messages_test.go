@@ -588,3 +588,28 @@ func TestDelayedWillPublished(t *testing.T) {
 		t.Errorf("published at %d, the same message: %t", m.published, m.is(&pk))
 	}
 }
+
+// TestLateSent has the client acknowledge a message, and its session end, before W
+// gets to tell that it has written it: that is no other message.
+func TestLateSent(t *testing.T) {
+	var got []event
+	h := Hook{observe: func(ev event) { got = append(got, ev) }}
+	h.watch(messageKinds | kindsOf(kindTerminated))
+	h.OnStarted()
+	server := mqtt.New(&mqtt.Options{Logger: discardLogger()})
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	defer theirs.Close()
+	cl := server.NewClient(ours, "tcp", "s", false)
+	cl.Properties.Clean = true
+	h.OnPacketSent(cl, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}}, nil)
+	h.OnSessionEstablished(cl, packets.Packet{})
+	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1}, PacketID: 1, TopicName: "a", Origin: "p", Payload: []byte("x")}
+	cl.State.Inflight.Set(pk)
+	h.OnPacketRead(cl, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, PacketID: 1})
+	cl.Stop(io.EOF)
+	h.OnDisconnect(cl, io.EOF, true)
+	h.OnUnsubscribed(cl, packets.Packet{})
+	h.OnPacketSent(cl, pk, nil)
+	wantLines(t, lines(got), `message_delivered a p->s qos1 "x"`, `message_acked a p->s qos1 "x"`, "session_terminated s tcp_closed")
+}

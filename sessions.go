@@ -127,6 +127,7 @@ func (h *Hook) handOver(s *session, next *mqtt.Client, resumed bool) {
 	}
 	if !resumed {
 		h.reportEarly(s)
+		h.keepLate(s, prev)
 		h.terminated(s, prev, end)
 	}
 }
@@ -360,6 +361,7 @@ func (h *Hook) forget(s *session) {
 	}
 	if h.need(needMessages) { // first, as userOf takes no lock
 		h.names.add(cl.ID, view(cl.Properties.Username))
+		h.keepLate(s, cl)
 	}
 	s.cl.Store(nil)
 }
