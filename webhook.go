@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -365,7 +366,7 @@ func (h *Hook) Stop() error {
 	h.stop.Do(func() {
 		h.mu.Lock()
 		h.stopped.Store(true) // no reload changes anything from here on
-		endpoints, departures := h.active.Load().all(), h.departures
+		endpoints, departures := h.active.Load().all(), slices.Collect(maps.Values(h.departures))
 		h.mu.Unlock()
 		var wg sync.WaitGroup
 		if h.watcher != nil {
