@@ -28,6 +28,10 @@ func openDisk(q *queue, config *Endpoint, log *slog.Logger) (*disk, error) {
 		} else {
 			log.Info("queue can be written again")
 		}
+	}, Room: func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.wakeBlocked()
 	}}
 	switch c.Sync {
 	case SyncAlways:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
 )
 
 // A logLines keeps what is logged, for a test to look at.
@@ -528,4 +530,90 @@ func TestProvidesOnPublishOnlyForSync(t *testing.T) {
 			}
 		})
 	}
+}
+
+// stuckAt answers 500 for clients that are called stuck, and 200 for others, unless
+// all are to fail.
+func stuckAt(all bool) roundTripFunc {
+	return func(r *http.Request) (*http.Response, error) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, err
+		}
+		if all || bytes.Contains(body, []byte(`"stuck`)) {
+			return answer(500)
+		}
+		return answer(200)
+	}
+}
+
+// TestDiskBlockedPublish has a publish wait for room in a full folder, which a reload
+// or a compaction makes.
+func TestDiskBlockedPublish(t *testing.T) {
+	for _, by := range []string{"reload", "compaction"} {
+		t.Run(by, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				config := func(most int64) *Config {
+					return diskConfig(dir, func(e *Endpoint) {
+						e.Queue.MaxBytes, e.Queue.Overflow, e.Queue.BlockTimeout = most, Block, 30*time.Minute
+						e.Retry = Retry{MinBackoff: 2 * time.Hour, MaxBackoff: 2 * time.Hour, MaxAge: -1}
+						e.Breaker, e.PoolSize = Breaker{Failures: -1}, 4
+					})
+				}
+				h := startDisk(t, config(1<<20), Options{Transport: stuckAt(by == "reload"), DrainTimeout: -1}, slog.New(slog.DiscardHandler))
+				q := h.active.Load().endpoints[0].queue
+				q.mu.Lock()
+				q.gate.pause(time.Minute) // what comes waits
+				q.mu.Unlock()
+				payload := strings.Repeat("x", 2000)
+				for n := 0; q.stats().Dropped["queue_full"] == 0 && n < 2000; n++ {
+					client := "free"
+					if n%10 == 0 {
+						client = "stuck"
+					}
+					h.emit(publishOf(fmt.Sprint(client, n), payload))
+				}
+				done := make(chan bool, 1)
+				go func() {
+					h.OnPublished(hotClients(1)[0], packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish}, TopicName: "t", Payload: []byte(payload)})
+					done <- true
+				}()
+				if by == "reload" {
+					time.Sleep(10 * time.Second)
+					mustReload(t, h, config(8<<20))
+				}
+				time.Sleep(10 * time.Minute)
+				if len(done) == 0 {
+					t.Errorf("it still waits, with %+v", q.stats())
+				}
+			})
+		})
+	}
+}
+
+// TestDiskLowered lowers max_bytes below what the folder has, of which one small
+// event waits.
+func TestDiskLowered(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		config := func(most int64) *Config {
+			return diskConfig(dir, func(e *Endpoint) { e.Queue.MaxBytes, e.PoolSize = most, 8 })
+		}
+		h := startDisk(t, config(1<<30), Options{Transport: stuckAt(false), DrainTimeout: -1}, slog.New(slog.DiscardHandler))
+		h.emit(publishOf("stuck", "x"))
+		publish := func(i int) { h.emit(publishOf(fmt.Sprint("c", i), strings.Repeat("x", 1000))) }
+		for i := range 1500 {
+			publish(i)
+		}
+		time.Sleep(10 * time.Second)
+		mustReload(t, h, config(1<<20))
+		for i := range 100 {
+			publish(i)
+			time.Sleep(time.Minute)
+		}
+		if s := statsOf(t, h); s.Dropped["queue_full"] > 2 {
+			t.Errorf("stats %+v", s)
+		}
+	})
 }

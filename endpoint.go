@@ -243,8 +243,11 @@ func (e *endpoint) endUnwritten() {
 	ctx, cancel := context.WithTimeout(context.Background(), endGrace/4)
 	defer cancel()
 	err := e.disk.spool.Sync(ctx)
-	if err == nil || ctx.Err() != nil {
-		return // a slow disk may take them yet
+	if ctx.Err() != nil {
+		err = e.disk.spool.Err() // a disk that is only slow may take them yet
+	}
+	if err == nil {
+		return
 	}
 	lost := e.queue.takeBehind(uint64(e.disk.spool.Synced()))
 	if len(lost) == 0 {

@@ -108,6 +108,9 @@ func samePool(a, b *Endpoint) bool {
 // Attempts in flight end as they began and settle their events; what waits, and
 // what goes back to wait, is the new pool's.
 func (e *endpoint) renew(old *endpoint) {
+	if e.disk != nil { // before it wakes those who wait for room
+		e.disk.spool.SetMaxBytes(e.config.Queue.MaxBytes)
+	}
 	q := e.queue
 	q.mu.Lock()
 	counted := q.limits.events
@@ -136,9 +139,6 @@ func (e *endpoint) renew(old *endpoint) {
 	q.kickClock()
 	q.mu.Unlock()
 
-	if e.disk != nil {
-		e.disk.spool.SetMaxBytes(e.config.Queue.MaxBytes)
-	}
 	if e.pool == old.pool {
 		return
 	}

@@ -14,6 +14,9 @@ const (
 	// compactDelay is how long compaction rests after it failed.
 	compactDelay = 10 * time.Second
 
+	// restDelay is how long the segment rests for which it failed.
+	restDelay = time.Minute
+
 	// compactBytes is how much one maintenance compacts, so that records do
 	// not wait for long: at least one segment.
 	compactBytes = 16 << 20
@@ -32,13 +35,16 @@ func (s *Spool) compact() (more bool, err error) {
 		if err := s.rewrite(g); err != nil {
 			// Another one may do better, but not at once: the disk may be
 			// full.
-			g.fixed = true
+			g.rest = time.Now().Add(restDelay)
 			w.compactAt = time.Now().Add(compactDelay)
 			return false, err
 		}
 		// At once: what is replaced still takes room.
 		if err := s.removeLeftovers(); err != nil {
 			return false, err
+		}
+		if s.room != nil {
+			s.room()
 		}
 	}
 	return true, nil
@@ -56,10 +62,13 @@ func (s *Spool) compactable() *segment {
 	if s.size < limit/4*3 {
 		return nil
 	}
+	// The last chunk stays for what is appended next, which is nothing in a segment
+	// that is sealed, and in a folder that is full.
+	s.release(func(c *chunk) bool { return !c.seg.sealed || c.synced < len(c.buf) })
 	var best *segment
 	for _, g := range s.segments {
 		worthIt := g.sealed && 2*g.live <= g.records && g.records > 0
-		if !worthIt || g.broken || g.fixed || g.id.gen == math.MaxUint8 || s.buffers(g) {
+		if !worthIt || g.broken || g.fixed || time.Now().Before(g.rest) || g.id.gen == math.MaxUint8 || s.buffers(g) {
 			continue
 		}
 		if best == nil || int64(g.live)*int64(best.records) < int64(best.live)*int64(g.records) {
@@ -72,10 +81,19 @@ func (s *Spool) compactable() *segment {
 // rewrite moves the live records of a segment to a new file. References stay
 // valid, because a record keeps its position.
 func (s *Spool) rewrite(g *segment) (err error) {
+	g.close() // it may be open, with its last chunk gone
 	done, _, err := s.marksOf(g)
 	if err != nil {
 		return err
 	}
+	s.mu.Lock()
+	for _, ref := range s.marks { // not written yet
+		if ref.seq() == g.id.seq {
+			done = append(done, uint32(ref.pos()))
+		}
+	}
+	s.mu.Unlock()
+	slices.Sort(done)
 	from, err := s.fs.open(s.path(g.id.name(logSuffix)), os.O_RDONLY)
 	if err != nil {
 		return err
@@ -114,7 +132,7 @@ func (s *Spool) rewrite(g *segment) (err error) {
 		account = &s.buried
 	}
 	*account -= g.cost()
-	g.bytes, g.records = size, g.live
+	g.bytes, g.records = size, max(len(moves), g.live) // some may be done meanwhile
 	*account += g.cost()
 	s.mu.Unlock()
 	g.marks = 0

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -331,5 +332,94 @@ func TestMarksOutliveTheirSegment(t *testing.T) {
 				t.Errorf("seed %d: a record came back that was done a second before", seed)
 			}
 		})
+	}
+}
+
+// killed is the file system as another process finds it: nothing is lost, and
+// nothing more is durable than was.
+func killed(c *crashFS) *crashFS {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.halt()
+	n := newCrashFS(c.rng)
+	n.names, n.stable, n.ops = maps.Clone(c.names), maps.Clone(c.stable), slices.Clone(c.ops)
+	return n
+}
+
+// TestKilledThenCrash kills a process between writing and syncing. The next one goes
+// on for an hour, then the machine crashes.
+func TestKilledThenCrash(t *testing.T) {
+	lost := 0
+	for seed := range uint64(200) {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCrashFS(rand.New(rand.NewPCG(seed, 1)))
+			s, _, _ := mustOpen(t, "d", Options{fs: c})
+			c.with(func() { c.left = 2 }) // create, write
+			add(t, s, "x")
+			time.Sleep(time.Second)
+			c = killed(c)
+			_ = s.Close()
+
+			s, got, _ := mustOpen(t, "d", Options{fs: c})
+			if len(got) != 1 {
+				return
+			}
+			if err := s.Wait(t.Context(), got[0].ref); err != nil || got[0].ref > s.Synced() {
+				t.Fatal("not synced, as it says")
+			}
+			ref := add(t, s, "y")
+			if err := s.Wait(t.Context(), ref); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Hour)
+			c = c.crash()
+			_ = s.Close()
+			_, got, _ = mustOpen(t, "d", Options{fs: c})
+			if !slices.ContainsFunc(got, func(b back) bool { return b.rec == "x" }) {
+				lost++
+			}
+		})
+	}
+	if lost > 0 {
+		t.Errorf("what Open has handed back, and says is synced, is lost %d times", lost)
+	}
+}
+
+// TestKilledWhileCompacting kills it between a compaction's rename and the sync of
+// the folder.
+func TestKilledWhileCompacting(t *testing.T) {
+	lost := 0
+	for seed := range uint64(100) {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCrashFS(rand.New(rand.NewPCG(seed, 1)))
+			r := &renameFS{crashFS: c}
+			during := func() { c.with(func() { c.left = 1 }) }
+			r.during.Store(&during)
+			opts := Options{fs: r, MaxBytes: 128 << 10, segmentSize: 32 << 10}
+			s, _, _ := mustOpen(t, "d", opts)
+			refs := fillUp(s, 700)
+			time.Sleep(time.Second)
+			for i, ref := range refs {
+				if ref.seq() == refs[0].seq() && i > 3 {
+					s.Done(ref)
+				}
+			}
+			time.Sleep(time.Second)
+			c = killed(c)
+			_ = s.Close()
+			opts.fs = c
+			s, got, _ := mustOpen(t, "d", opts)
+			time.Sleep(time.Hour)
+			c = c.crash()
+			_ = s.Close()
+			opts.fs = c
+			_, again, _ := mustOpen(t, "d", opts)
+			if len(again) < len(got) {
+				lost++
+			}
+		})
+	}
+	if lost > 0 {
+		t.Errorf("records are lost %d times", lost)
 	}
 }

@@ -69,6 +69,7 @@ func newSpool(dir string, opts Options) *Spool {
 		bufferSize:  opts.bufferSize,
 		sync:        opts.Sync,
 		notify:      opts.Notify,
+		room:        opts.Room,
 		seed:        rand.Uint64(),
 		segments:    map[uint64]*segment{},
 		wake:        make(chan struct{}, 1),
@@ -117,14 +118,24 @@ func (s *Spool) recover(recovered func(Ref, []byte)) (r Recovery, err error) {
 		return cmp.Or(cmp.Compare(a.seq, b.seq), cmp.Compare(b.gen, a.gen), cmp.Compare(a.seed, b.seed))
 	})
 
+	// The process before may have been killed before it had synced what it did: its
+	// names have to be durable before anything is removed that they replace.
+	if len(ids) > 0 {
+		if err := s.fs.syncDir(s.dir); err != nil {
+			return r, err
+		}
+	}
 	// What a compaction or a removal left over does no harm, and the next
 	// Open tries again to remove it: errors are of no consequence.
+	unreadable := false // the newest of a segment's files
 	for n, i := range ids {
 		switch {
 		case n == 0 || ids[n-1].seq != i.seq:
-			if err := s.recoverSegment(newSegment(i), &r, recovered); err != nil {
+			err := s.recoverSegment(newSegment(i), &r, recovered)
+			if unreadable = err != nil; unreadable {
 				r.Unreadable = append(r.Unreadable, err)
 			}
+		case unreadable: // then it may be the only one
 		case ids[n-1].gen > i.gen:
 			_ = s.fs.remove(s.path(i.name(logSuffix)))
 			_ = s.fs.remove(s.path(i.name(doneSuffix)))
@@ -182,6 +193,15 @@ func (s *Spool) recoverSegment(g *segment, r *Recovery, recovered func(Ref, []by
 	r.LostBytes += result.lostBytes
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
+	}
+	if s.sync != Never && result.size > 0 { // what was written may not be synced
+		if err := f.Sync(); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if g.marks > 0 {
+			s.writer.marked = append(s.writer.marked, g)
+			s.chores = true
+		}
 	}
 	g.broken = false
 	if torn := result.size - result.end; torn > 0 {

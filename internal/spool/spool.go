@@ -59,6 +59,10 @@ type Options struct {
 	// the spool: no Wait, no Close. May be nil.
 	Notify func(error)
 
+	// Room is called when compaction has made room, by the writer as well. May be
+	// nil.
+	Room func()
+
 	fs          fileSystem
 	bufferSize  int
 	segmentSize int64
@@ -84,6 +88,7 @@ type Spool struct {
 	bufferSize  int
 	sync        time.Duration
 	notify      func(error)
+	room        func()
 	seed        uint64 // of this Open's segments
 	pool        sync.Pool
 

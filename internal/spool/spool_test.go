@@ -12,7 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
+
 	"testing"
 	"testing/synctest"
 	"time"
@@ -450,64 +450,4 @@ func TestConcurrent(t *testing.T) {
 			}
 		})
 	}
-}
-
-// A renameFS calls during before a segment that was compacted takes its name.
-type renameFS struct {
-	*crashFS
-	during atomic.Pointer[func()]
-}
-
-func (r *renameFS) rename(from, to string) error {
-	if during := r.during.Load(); during != nil && strings.HasSuffix(from, tempSuffix) {
-		(*during)()
-	}
-	return r.crashFS.rename(from, to)
-}
-
-// TestFinishedWhileCompacted finishes the last record of a segment while it is
-// compacted: its bytes must leave the accounts all the same.
-func TestFinishedWhileCompacted(t *testing.T) {
-	inBubble(t, func(t *testing.T, c *crashFS) {
-		r := &renameFS{crashFS: c}
-		s, _, _ := mustOpen(t, "d", Options{fs: r, MaxBytes: 64 << 10, segmentSize: 16 << 10})
-		var refs []Ref
-		for {
-			ref, err := s.Append(make([]byte, 700))
-			if err != nil {
-				break
-			}
-			refs = append(refs, ref)
-		}
-		time.Sleep(time.Second)
-		var first []Ref // of the first segment
-		for _, ref := range refs {
-			if ref.seq() == refs[0].seq() {
-				first = append(first, ref)
-			}
-		}
-		last := len(first) - 1
-		var compacted atomic.Int64
-		during := func() {
-			compacted.Add(1)
-			s.Done(first[last])
-		}
-		r.during.Store(&during)
-		for _, ref := range first[:last] {
-			s.Done(ref)
-		}
-		time.Sleep(time.Minute)
-		if n := compacted.Load(); n != 1 {
-			t.Fatalf("%d segments compacted", n)
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		var size int64
-		for _, g := range s.segments {
-			size += g.cost()
-		}
-		if s.size != size || s.buried != 0 || len(s.graves) > 0 {
-			t.Errorf("size %d, want %d; buried %d in %d graves, want none", s.size, size, s.buried, len(s.graves))
-		}
-	})
 }

@@ -30,19 +30,18 @@ func (s *Spool) maintain(all bool) {
 	s.chores, s.hurry = false, false
 	s.mu.Unlock()
 
-	err := errors.Join(s.remove(graves), s.writeMarks(marks), s.syncMarks(all))
+	err := errors.Join(s.remove(graves), s.writeMarks(marks), s.syncMarks(all), s.removeLeftovers())
 	more := false
 	if !all && err == nil {
 		more, err = s.compact()
 	}
-	err = errors.Join(err, s.removeLeftovers())
 
 	w.spare = marks[:0]
 	if cap(marks) > 1<<16 {
 		w.spare = nil
 	}
 	s.mu.Lock()
-	s.chores = s.chores || more || err != nil || len(w.marked) > 0
+	s.chores = s.chores || more || err != nil || len(w.marked) > 0 || len(s.marks) > 0
 	before := s.err()
 	s.choreErr = err
 	after := s.err()
@@ -114,6 +113,10 @@ func (s *Spool) writeMarks(marks []Ref) error {
 		n, _ := slices.BinarySearchFunc(marks, seq+1, func(r Ref, seq uint64) int { return cmp.Compare(r.seq(), seq) })
 		s.mu.Lock()
 		g := s.segments[seq]
+		if g != nil && g.fresh { // it has no file yet, and may never get one
+			s.marks = append(s.marks, marks[:n]...)
+			g = nil
+		}
 		s.mu.Unlock()
 		if g != nil {
 			if err := s.appendMarks(g, marks[:n]); err != nil {
