@@ -29,8 +29,9 @@ type clock struct {
 	ended sync.WaitGroup
 
 	// The queue's lock guards them.
-	giveUp func([]job) // ends expired events
-	log    *slog.Logger
+	giveUp   func([]job) // ends expired events
+	tellOpen func()      // tells that the breaker is open
+	log      *slog.Logger
 
 	jobs       []job
 	dropLogged time.Time
@@ -63,9 +64,14 @@ func (c *clock) tick(now time.Time) time.Duration {
 	next = min(next, again)
 	q.dispatch()
 	next = min(next, q.lingering(now))
-	giveUp, log := c.giveUp, c.log
+	tell, later := q.gate.tellLate()
+	next = min(next, later)
+	giveUp, tellOpen, log := c.giveUp, c.tellOpen, c.log
 	q.mu.Unlock()
 	logDrops(log, drops)
+	if tell {
+		tellOpen()
+	}
 	if len(c.jobs) > 0 {
 		giveUp(c.jobs)
 		return 0 // there may be more

@@ -57,7 +57,7 @@ func newEndpoint(config *Endpoint, rt http.RoundTripper, log *slog.Logger) (*end
 		}
 		e.pool = newPool(e.queue, config, log, e.client.conn)
 	}
-	e.clock = &clock{queue: e.queue, log: log, stop: make(chan struct{}), giveUp: e.pool.giveUp}
+	e.clock = &clock{queue: e.queue, log: log, stop: make(chan struct{}), giveUp: e.pool.giveUp, tellOpen: e.pool.tellOpen}
 	if config.DeadLetter.File != "" {
 		if e.pool.letters, err = openLetterFile(config.DeadLetter); err != nil {
 			e.discard()
@@ -244,7 +244,7 @@ func (e *endpoint) endUnwritten() {
 	defer cancel()
 	err := e.disk.spool.Sync(ctx)
 	if ctx.Err() != nil {
-		err = e.disk.spool.Err() // a disk that is only slow may take them yet
+		err = e.disk.spool.WriteErr() // a disk that is only slow may take them yet
 	}
 	if err == nil {
 		return

@@ -131,6 +131,20 @@ func (g *gate) failed(b Breaker, probe bool) (opened, tell bool) {
 	return opened, tell
 }
 
+// tellLate reports whether it is time to tell that the breaker is open, which it was
+// too soon for when it opened, or else after what time to ask again.
+func (g *gate) tellLate() (tell bool, wait time.Duration) {
+	if !g.open || g.told {
+		return false, time.Hour
+	}
+	now := g.now()
+	if now < g.tellAt {
+		return false, time.Duration(g.tellAt - now)
+	}
+	g.told, g.tellAt = true, now+int64(tellInterval)
+	return true, time.Hour
+}
+
 // tellInterval is the least time between two log lines that the breaker is open.
 const tellInterval = 10 * time.Second
 

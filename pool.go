@@ -415,6 +415,18 @@ func (i *interval) due() bool {
 	return (last == nil || now.Sub(*last) >= warnInterval) && i.last.CompareAndSwap(last, &now)
 }
 
+func (p *pool) warnOpen(out outcome, breaker Breaker) {
+	p.log.Warn("endpoint failing, breaker open", "status", out.status, "error", out.err,
+		"failures", breaker.Failures, "cooldown", breaker.Cooldown)
+}
+
+// tellOpen tells that the breaker has been open for a while.
+func (p *pool) tellOpen() {
+	if last := p.lastFailure.Load(); last != nil {
+		p.warnOpen(*last, p.config.Breaker)
+	}
+}
+
 // report logs the changes in an endpoint's health, not its single failures: tell
 // says that the breaker is open, or closed again.
 func (p *pool) report(out outcome, breaker Breaker, tell bool) {
@@ -423,8 +435,7 @@ func (p *pool) report(out outcome, breaker Breaker, tell bool) {
 	case out.verdict == delivered:
 		p.log.Info("endpoint recovered")
 	default:
-		p.log.Warn("endpoint failing, breaker open", "status", out.status, "error", out.err,
-			"failures", breaker.Failures, "cooldown", breaker.Cooldown)
+		p.warnOpen(out, breaker)
 	}
 	switch out.verdict {
 	case delivered:

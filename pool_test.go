@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -59,7 +60,7 @@ func startFake(c Endpoint, answer func(req *request, deadline time.Time, cancele
 	e.pool = newPool(e.queue, &c, e.log, func() poster {
 		return &fakePoster{answer: answer, stop: make(chan struct{})}
 	})
-	e.clock = &clock{queue: e.queue, log: e.log, stop: make(chan struct{}), giveUp: e.pool.giveUp}
+	e.clock = &clock{queue: e.queue, log: e.log, stop: make(chan struct{}), giveUp: e.pool.giveUp, tellOpen: e.pool.tellOpen}
 	e.start()
 	return e
 }
@@ -673,4 +674,66 @@ func TestDropOldestBoundsWhatComesBack(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestPausedProbe: a probe ahead of its event's backoff costs no attempt, whatever is
+// answered.
+func TestPausedProbe(t *testing.T) {
+	for _, pause := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			var n atomic.Int64
+			transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
+				if n.Add(1) == 2 && pause {
+					return respond(429, http.NoBody, http.Header{"Retry-After": {"1"}}), nil
+				}
+				return respond(503, http.NoBody, nil), nil
+			})
+			h := new(Hook)
+			if err := h.Init(&Options{Config: &Config{Endpoints: []Endpoint{{URL: "http://a/", PoolSize: 2,
+				Retry:   Retry{MaxAge: -1, MinBackoff: time.Hour, MaxBackoff: time.Hour, MaxAttempts: 2},
+				Breaker: Breaker{Failures: 1, Cooldown: time.Second}, Events: rulesFor(OnMessagePublish)}}},
+				Transport: transport, DrainTimeout: -1}); err != nil {
+				t.Fatal(err)
+			}
+			h.emit(publishOf("a", "x"))
+			time.Sleep(10 * time.Second)
+			s := h.Stats().Endpoints["default"]
+			if s.Dead != 0 || n.Load() < 8 {
+				t.Errorf("pause %t: %d requests, stats %+v", pause, n.Load(), s)
+			}
+			_ = h.Stop()
+		})
+	}
+}
+
+// TestBreakerToldLate opens the breaker again soon after it was told closed: that is
+// told when it is time.
+func TestBreakerToldLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log logLines
+		var n atomic.Int64
+		transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			if n.Add(1) == 2 { // the second one is slow, and well
+				time.Sleep(time.Second)
+				return respond(200, http.NoBody, nil), nil
+			}
+			time.Sleep(10 * time.Millisecond)
+			return respond(503, http.NoBody, nil), nil
+		})
+		h := new(Hook)
+		h.Log = log.logger()
+		if err := h.Init(&Options{Config: &Config{Endpoints: []Endpoint{{URL: "http://a/", PoolSize: 2,
+			Retry:   Retry{MaxAge: -1},
+			Breaker: Breaker{Failures: 1, Cooldown: time.Minute}, Events: rulesFor(OnMessagePublish)}}},
+			Transport: transport, DrainTimeout: -1}); err != nil {
+			t.Fatal(err)
+		}
+		h.emit(publishOf("a", "x"))
+		h.emit(publishOf("b", "x"))
+		time.Sleep(59 * time.Second)
+		if !strings.HasSuffix(strings.TrimSpace(log.String()), "cooldown=1m0s") {
+			t.Errorf("the breaker is open, and the log is:\n%s", log.String())
+		}
+		_ = h.Stop()
+	})
 }

@@ -112,7 +112,7 @@ type change struct{ old, next *endpoint }
 func (h *Hook) plan(cfg *Config) *reload {
 	r := &reload{hook: h}
 	current := h.active.Load().all()
-	goesOn := pair(cfg.Endpoints, current)
+	goesOn := pair(cfg.Endpoints, current, h.departureOf)
 	r.active = newActive(cfg, func(c *Endpoint) (*endpoint, error) {
 		old := goesOn[c.Name]
 		if old == nil {
@@ -148,8 +148,9 @@ func (h *Hook) plan(cfg *Config) *reload {
 
 // pair returns, by the names of endpoints of a new configuration, the current ones
 // that go on as these: those with the same key, and those that were a rule of the
-// same number and selection, whose URL is another one now.
-func pair(wanted []Endpoint, current []*endpoint) map[string]*endpoint {
+// same number and selection, whose URL is another one now, unless there is a
+// departure with the key.
+func pair(wanted []Endpoint, current []*endpoint, departing func(key string) *departure) map[string]*endpoint {
 	byKey, byRule := make(map[string]*endpoint), make(map[string]*endpoint)
 	for _, e := range current {
 		byKey[e.config.key()] = e
@@ -169,7 +170,7 @@ func pair(wanted []Endpoint, current []*endpoint) map[string]*endpoint {
 	for i := range wanted {
 		c := &wanted[i]
 		e := byRule[strings.ToLower(c.Name)]
-		if c.known != 0 && pairs[c.Name] == nil && e != nil && reflect.DeepEqual(c.Events, e.config.Events) {
+		if c.known != 0 && pairs[c.Name] == nil && e != nil && reflect.DeepEqual(c.Events, e.config.Events) && departing(c.key()) == nil {
 			pairs[c.Name] = e
 		}
 	}
@@ -269,7 +270,9 @@ func (h *Hook) depart(d *departure) {
 	if s := d.endpoint.queue.stats(); d.endpoint.config.known != 0 && s.Waiting+s.InFlight == 0 {
 		all := Stats{h.gone} // there are as many names as rules, but any number of URLs
 		all.count(d.endpoint)
-		delete(h.departures, d.endpoint.config.key())
+		if key := d.endpoint.config.key(); h.departures[key] == d {
+			delete(h.departures, key)
+		}
 	}
 }
 

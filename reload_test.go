@@ -898,3 +898,85 @@ func TestReloadCopies(t *testing.T) {
 		t.Errorf("%d endpoints, %d departures", len(h.active.Load().all()), len(h.departures))
 	}
 }
+
+// ruleAt is a configuration of one rule with a URL of its own.
+func ruleAt(topic, url string) *Config {
+	return &Config{Endpoints: []Endpoint{{Name: "all", URL: "http://all/", Events: []Rule{
+		{Event: OnMessagePublish, Topic: topic, URL: url},
+	}}}}
+}
+
+// TestReloadBackInTime gives a rule without a name another selection and URL, and then
+// its first URL again: the endpoint that departs goes on.
+func TestReloadBackInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var up atomic.Bool
+		transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Host == "a" && !up.Load() {
+				return respond(503, http.NoBody, nil), nil
+			}
+			return respond(200, http.NoBody, nil), nil
+		})
+		h := new(Hook)
+		if err := h.Init(&Options{Config: ruleAt("x/#", "http://a/"), Transport: transport, DrainTimeout: 10 * time.Second}); err != nil {
+			t.Fatal(err)
+		}
+		ev := publishOf("c", "x")
+		ev.topic = "x/1"
+		h.emit(ev)
+		time.Sleep(time.Second)
+		mustReload(t, h, ruleAt("y/#", "http://b/"))
+		time.Sleep(time.Second)
+		mustReload(t, h, ruleAt("y/#", "http://a/")) // brings it back within the drain timeout
+		time.Sleep(20 * time.Second)                 // over the drain timeout
+		up.Store(true)
+		time.Sleep(time.Minute)
+		s := h.Stats().Endpoints["all-1"]
+		if s.Delivered != 1 || len(s.Dropped) > 0 {
+			t.Errorf("stats %+v", s)
+		}
+		_ = h.Stop()
+	})
+}
+
+// TestReloadShortensProbe lowers max_backoff while a probe is out whose event has a
+// longer one.
+func TestReloadShortensProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mode atomic.Int32
+		transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			switch mode.Load() {
+			case 1:
+				time.Sleep(3 * time.Second)
+				return respond(503, http.NoBody, nil), nil
+			case 2:
+				return respond(200, http.NoBody, nil), nil
+			}
+			return respond(503, http.NoBody, nil), nil
+		})
+		conf := func(most time.Duration) *Config {
+			return &Config{Endpoints: []Endpoint{{URL: "http://a/", PoolSize: 1, Timeout: 20 * time.Second,
+				Retry:   Retry{MinBackoff: most, MaxBackoff: most, MaxAge: -1},
+				Breaker: Breaker{Failures: 1, Cooldown: 5 * time.Second},
+				Events:  rulesFor(OnMessagePublish)}}}
+		}
+		h := new(Hook)
+		if err := h.Init(&Options{Config: conf(time.Hour), Transport: transport, DrainTimeout: -1}); err != nil {
+			t.Fatal(err)
+		}
+		h.emit(publishOf("a", "x"))
+		time.Sleep(time.Second)
+		mode.Store(1)
+		time.Sleep(5 * time.Second) // the probe is out
+		mustReload(t, h, conf(time.Second))
+		time.Sleep(3 * time.Second)
+		mode.Store(2)
+		h.emit(publishOf("b", "x")) // the next probe, which closes the breaker
+		time.Sleep(time.Minute)
+		s := h.Stats().Endpoints["default"]
+		if s.Delivered != 2 {
+			t.Errorf("a minute after the endpoint is well, %d of 2 delivered, at max_backoff = 1s", s.Delivered)
+		}
+		_ = h.Stop()
+	})
+}

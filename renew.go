@@ -117,7 +117,7 @@ func (e *endpoint) renew(old *endpoint) {
 	q.limits = limitsOf(e.config)
 	q.limits.events |= counted // what has been counted stays in Stats
 	q.gate.limit(q.limits.rate)
-	e.clock.giveUp, e.clock.log = e.pool.giveUp, e.log
+	e.clock.giveUp, e.clock.tellOpen, e.clock.log = e.pool.giveUp, e.pool.tellOpen, e.log
 	if e.pool != old.pool {
 		e.pool.older = old.pool.unended()
 		q.retire(old.pool)

@@ -151,7 +151,7 @@ func (q *queue) settle(jobs []job) {
 				q.counters.retried++
 				l := q.lanes.at(j.lane)
 				l.status = uint16(r.status)
-				until := j.until
+				until := q.bounded(j.until)
 				if until == 0 {
 					e.tries += b2u(e.tries < 255)
 					if r.status != 0 && e.attempts < 1<<16-1 {
@@ -161,6 +161,9 @@ func (q *queue) settle(jobs []job) {
 					until = q.gate.now() + int64(backoff)
 				}
 				l.readyAt = max(l.readyAt, until)
+			}
+			if l := q.lanes.at(j.lane); r.fate == fateAgain && j.until != 0 { // its backoff goes on
+				l.readyAt = max(l.readyAt, q.bounded(j.until))
 			}
 			if r.alone {
 				e.flags |= entryAlone
@@ -186,6 +189,11 @@ func (q *queue) settle(jobs []job) {
 	if q.closed && q.waiting+q.inFlight == 0 {
 		q.signalDrained()
 	}
+}
+
+// bounded returns the end of a backoff, which a reload may have shortened meanwhile.
+func (q *queue) bounded(until int64) int64 {
+	return min(until, q.gate.now()+int64(q.limits.retry.MaxBackoff))
 }
 
 // freeLane lets a lane go on when all its entries in flight have ended.

@@ -14,8 +14,10 @@ const (
 	// compactDelay is how long compaction rests after it failed.
 	compactDelay = 10 * time.Second
 
-	// restDelay is how long the segment rests for which it failed.
+	// restDelay is how long the segment rests for which it failed, at first, and
+	// mostRest at most: a part of it may be unreadable for good.
 	restDelay = time.Minute
+	mostRest  = 24 * time.Hour
 
 	// compactBytes is how much one maintenance compacts, so that records do
 	// not wait for long: at least one segment.
@@ -35,7 +37,8 @@ func (s *Spool) compact() (more bool, err error) {
 		if err := s.rewrite(g); err != nil {
 			// Another one may do better, but not at once: the disk may be
 			// full.
-			g.rest = time.Now().Add(restDelay)
+			g.restFor = min(max(2*g.restFor, restDelay), mostRest)
+			g.rest = time.Now().Add(g.restFor)
 			w.compactAt = time.Now().Add(compactDelay)
 			return false, err
 		}

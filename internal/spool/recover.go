@@ -119,11 +119,10 @@ func (s *Spool) recover(recovered func(Ref, []byte)) (r Recovery, err error) {
 	})
 
 	// The process before may have been killed before it had synced what it did: its
-	// names have to be durable before anything is removed that they replace.
-	if len(ids) > 0 {
-		if err := s.fs.syncDir(s.dir); err != nil {
-			return r, err
-		}
+	// names have to be durable before anything is removed that they replace, and what it
+	// has removed before its numbers are used again.
+	if err := s.fs.syncDir(s.dir); err != nil {
+		return r, err
 	}
 	// What a compaction or a removal left over does no harm, and the next
 	// Open tries again to remove it: errors are of no consequence.

@@ -79,12 +79,13 @@ type segment struct {
 	broken  bool  // could not be read to its end: it stays
 
 	// The writer's.
-	out      file      // for writing; nil before the first write and after sealing
-	unsynced bool      // out was written to since the last sync
-	marks    int64     // length of the file of marks
-	rewrite  bool      // syncing the marks failed
-	rest     time.Time // until when it is not compacted, because that failed
-	fixed    bool      // it is not compacted at all: its marks could not be read
+	out      file          // for writing; nil before the first write and after sealing
+	unsynced bool          // out was written to since the last sync
+	marks    int64         // length of the file of marks
+	rewrite  bool          // syncing the marks failed
+	rest     time.Time     // until when it is not compacted, because that failed
+	restFor  time.Duration // how long that is, twice as long each time
+	fixed    bool          // it is not compacted at all: its marks could not be read
 
 	// Under Spool.files.mu.
 	id    id

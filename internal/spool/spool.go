@@ -358,6 +358,14 @@ func (s *Spool) Err() error {
 	return s.err()
 }
 
+// WriteErr returns the error that keeps records from being written now, or nil:
+// Err without what is about marks and files that are done.
+func (s *Spool) WriteErr() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.dataErr
+}
+
 func (s *Spool) err() error {
 	if s.dataErr != nil {
 		return s.dataErr

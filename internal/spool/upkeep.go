@@ -42,11 +42,14 @@ func (s *Spool) maintain(all bool) {
 	}
 	s.mu.Lock()
 	s.chores = s.chores || more || err != nil || len(w.marked) > 0 || len(s.marks) > 0
-	before := s.err()
+	before, healed := s.err(), s.choreErr != nil && err == nil
 	s.choreErr = err
 	after := s.err()
 	s.mu.Unlock()
 	s.tell(before, after)
+	if healed && s.room != nil { // fits is less strict now
+		s.room()
+	}
 }
 
 // remove removes finished segments, and leaves their marks to

@@ -308,8 +308,8 @@ func (s *Spool) finish() {
 	if s.choreErr != nil {
 		s.closeErr = errors.Join(s.closeErr, fmt.Errorf("finished records may come back: %w", s.choreErr))
 	}
-	for _, c := range s.chunks {
-		c.seg.close()
+	for _, g := range s.segments {
+		g.close()
 	}
 	s.chunks = nil
 	s.mu.Unlock()
