@@ -64,7 +64,7 @@ func (c *clock) tick(now time.Time) time.Duration {
 	next = min(next, again)
 	q.dispatch()
 	next = min(next, q.lingering(now))
-	tell, later := q.gate.tellLate()
+	tell, later := q.gate.tellOpen()
 	next = min(next, later)
 	giveUp, tellOpen, log := c.giveUp, c.tellOpen, c.log
 	q.mu.Unlock()

@@ -124,16 +124,13 @@ func (g *gate) succeeded() (closed, tell bool) {
 // breaker, and whether it is to be told that it is open.
 func (g *gate) failed(b Breaker, probe bool) (opened, tell bool) {
 	opened = g.fail(b, probe)
-	if now := g.now(); g.open && !g.told && now >= g.tellAt {
-		g.told, g.tellAt = true, now+int64(tellInterval)
-		tell = true
-	}
+	tell, _ = g.tellOpen()
 	return opened, tell
 }
 
-// tellLate reports whether it is time to tell that the breaker is open, which it was
-// too soon for when it opened, or else after what time to ask again.
-func (g *gate) tellLate() (tell bool, wait time.Duration) {
+// tellOpen reports whether it is to be told now that the breaker is open, or else
+// after what time to ask again: it may have been too soon when it opened.
+func (g *gate) tellOpen() (tell bool, wait time.Duration) {
 	if !g.open || g.told {
 		return false, time.Hour
 	}

@@ -147,28 +147,24 @@ func (q *queue) settle(jobs []job) {
 		case fateReturned:
 			q.giveBack(j.entry)
 		default:
+			l := q.lanes.at(j.lane)
 			if r.fate == fateRetry {
 				q.counters.retried++
-				l := q.lanes.at(j.lane)
 				l.status = uint16(r.status)
-				until := q.bounded(j.until)
-				if until == 0 {
-					e.tries += b2u(e.tries < 255)
-					if r.status != 0 && e.attempts < 1<<16-1 {
-						e.attempts++
-					}
-					backoff := min(r.backoff, q.limits.retry.MaxBackoff) // a reload may have lowered it meanwhile
-					until = q.gate.now() + int64(backoff)
-				}
-				l.readyAt = max(l.readyAt, until)
 			}
-			if l := q.lanes.at(j.lane); r.fate == fateAgain && j.until != 0 { // its backoff goes on
+			switch {
+			case j.until != 0: // its backoff goes on
 				l.readyAt = max(l.readyAt, q.bounded(j.until))
+			case r.fate == fateRetry:
+				e.tries += b2u(e.tries < 255)
+				if r.status != 0 && e.attempts < 1<<16-1 {
+					e.attempts++
+				}
+				l.readyAt = max(l.readyAt, q.bounded(q.gate.now()+int64(r.backoff)))
 			}
 			if r.alone {
 				e.flags |= entryAlone
 			}
-			l := q.lanes.at(j.lane)
 			e.next = l.head
 			l.head = j.entry
 			l.waiting++

@@ -150,14 +150,17 @@ type counters struct {
 // total adds up what became of events of all kinds.
 func (c *counters) total() (sum EventCounts) {
 	for i := range c.events {
-		n := &c.events[i]
-		sum.Offered += n.Offered
-		sum.Delivered += n.Delivered
-		sum.Dead += n.Dead
-		sum.Dropped += n.Dropped
-		sum.Forwarded += n.Forwarded
+		sum.add(&c.events[i])
 	}
 	return sum
+}
+
+func (c *EventCounts) add(o *EventCounts) {
+	c.Offered += o.Offered
+	c.Delivered += o.Delivered
+	c.Dead += o.Dead
+	c.Dropped += o.Dropped
+	c.Forwarded += o.Forwarded
 }
 
 // byEvent returns the counts of the wanted kinds, a bit set, and of those that
@@ -360,11 +363,7 @@ func (s *EndpointStats) add(o *EndpointStats) {
 	s.Durations.Sum += o.Durations.Sum
 	for k, n := range o.Events {
 		m := s.Events[k]
-		m.Offered += n.Offered
-		m.Delivered += n.Delivered
-		m.Dead += n.Dead
-		m.Dropped += n.Dropped
-		m.Forwarded += n.Forwarded
+		m.add(&n)
 		s.Events[k] = m
 	}
 }
