@@ -176,10 +176,14 @@ func plan() []*table {
 			{name: "batches, disk queue", measure: send("hook", with(func(a *arguments) { a.Batch, a.Dir, a.Events = true, "queue", 500000 }))},
 		}},
 		{title: "Broker, endpoint hangs", unit: "publishes", rows: []row{
-			{name: "QoS 0, no hook", base: true, measure: hung(0, false)},
-			{name: "QoS 0, hook", measure: hung(0, true)},
-			{name: "QoS 1, no hook", base: true, measure: hung(1, false)},
-			{name: "QoS 1, hook", measure: hung(1, true)},
+			{name: "QoS 0, no hook", base: true, measure: hung(0, false, false)},
+			{name: "QoS 0, hook", measure: hung(0, true, false)},
+			{name: "QoS 1, no hook", base: true, measure: hung(1, false, false)},
+			{name: "QoS 1, hook", measure: hung(1, true, false)},
+			{name: "QoS 0, paho.mqtt.golang, no hook", base: true, measure: hung(0, false, true)},
+			{name: "QoS 0, paho.mqtt.golang, hook", measure: hung(0, true, true)},
+			{name: "QoS 1, paho.mqtt.golang, no hook", base: true, measure: hung(1, false, true)},
+			{name: "QoS 1, paho.mqtt.golang, hook", measure: hung(1, true, true)},
 		}},
 		{title: "End to end, 50 publishers at QoS 1", unit: "webhooks", rows: []row{
 			{name: "raw socket loop alone", base: true, measure: send("loop", with(func(a *arguments) { a.Events = 80000 }))},
@@ -252,14 +256,19 @@ func (b *bench) send(role string, args arguments) (outcome, error) {
 	return s.outcome()
 }
 
-// hung measures the broker's throughput while its endpoint does not answer.
-func hung(qos byte, hook bool) func(b *bench) (outcome, error) {
+// hung measures the broker's throughput while its endpoint does not answer, with
+// publishers that cost next to nothing, or those of a library.
+func hung(qos byte, hook, library bool) func(b *bench) (outcome, error) {
 	return func(b *bench) (outcome, error) {
 		events, window := 60000, 20
-		if qos == 0 {
+		switch {
+		case qos == 0 && library:
+			events = 200000
+		case qos == 0:
 			events, window = 600000, 64
 		}
-		o, _, err := b.throughBroker(qos, hook, arguments{Hang: true, Clients: 50, Window: window, Events: max(events/b.scale, 1000)})
+		args := arguments{Hang: true, Library: library, Clients: 50, Window: window, Events: max(events/b.scale, 1000)}
+		o, _, err := b.throughBroker(qos, hook, args)
 		return o, err
 	}
 }
@@ -326,7 +335,7 @@ func (b *bench) throughBroker(qos byte, hook bool, args arguments) (o, received 
 		return o, received, err
 	}
 	begin := time.Now()
-	p, err := start("publishers", arguments{Addr: addr, Clients: args.Clients, Events: args.Events, QoS: qos, Payload: 64, Window: args.Window})
+	p, err := start("publishers", arguments{Addr: addr, Clients: args.Clients, Events: args.Events, QoS: qos, Payload: 64, Window: args.Window, Library: args.Library})
 	if err != nil {
 		return o, received, err
 	}

@@ -47,7 +47,8 @@ type arguments struct {
 	Payload  int // bytes
 	Pool     int
 	QoS      byte
-	Window   int // messages of a publisher that are on their way at once
+	Window   int  // messages of a publisher that are on their way at once
+	Library  bool // publishers use an MQTT library
 	Match    bool
 	Batch    bool
 	Capacity int // events that may wait while batches go out; 0 for the default

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,12 +10,22 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
 )
+
+// A publisher publishes n messages of a size, and returns how long each
+// acknowledgement took.
+type publisher func(qos byte, n, size, window int) ([]time.Duration, error)
 
 // publish is the role of the MQTT clients. At QoS 1 each has a window of messages
 // that are not acknowledged, and tells how long that takes; at QoS 0 each sends
-// as many at a time.
+// as many at a time, or with a library as the library does.
 func publish(args arguments) error {
+	connect := connectMQTT
+	if args.Library {
+		connect = connectPaho
+	}
 	errs := make(chan error, args.Clients) // each sends one
 	waits := make([][]time.Duration, args.Clients)
 	var ready, begin sync.WaitGroup
@@ -23,12 +34,11 @@ func publish(args arguments) error {
 	for i := range args.Clients {
 		n := args.Events / args.Clients
 		go func() {
-			conn, err := connectMQTT(args.Addr, i)
+			client, err := connect(args.Addr, i)
 			ready.Done()
 			begin.Wait()
 			if err == nil {
-				waits[i], err = publishOver(conn, args.QoS, n, args.Payload, args.Window)
-				conn.Close()
+				waits[i], err = client(args.QoS, n, args.Payload, args.Window)
 			}
 			errs <- err
 		}()
@@ -50,13 +60,16 @@ func publish(args arguments) error {
 	return report(o)
 }
 
+// clientID is the name of the i-th publisher.
+func clientID(i int) string { return fmt.Sprintf("client-%05d", i) }
+
 // connectMQTT connects by MQTT 3.1.1.
-func connectMQTT(addr string, i int) (net.Conn, error) {
+func connectMQTT(addr string, i int) (publisher, error) {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	id := fmt.Sprintf("client-%05d", i)
+	id := clientID(i)
 	packet := []byte{0x10, byte(12 + len(id)), 0, 4, 'M', 'Q', 'T', 'T', 4, 2, 0, 0, 0, byte(len(id))}
 	if _, err := conn.Write(append(packet, id...)); err != nil {
 		return nil, err
@@ -68,7 +81,38 @@ func connectMQTT(addr string, i int) (net.Conn, error) {
 	if connack[3] != 0 {
 		return nil, fmt.Errorf("refused with code %d", connack[3])
 	}
-	return conn, nil
+	return func(qos byte, n, size, window int) ([]time.Duration, error) {
+		defer conn.Close()
+		return publishOver(conn, qos, n, size, window)
+	}, nil
+}
+
+// connectPaho connects with the library that most Go programs use.
+func connectPaho(addr string, i int) (publisher, error) {
+	client := mqtt.NewClient(mqtt.NewClientOptions().AddBroker("tcp://" + addr).SetClientID(clientID(i)))
+	if t := client.Connect(); t.Wait() && t.Error() != nil {
+		return nil, t.Error()
+	}
+	return func(qos byte, n, size, window int) ([]time.Duration, error) {
+		defer client.Disconnect(0)
+		pending := make(chan mqtt.Token, window)
+		errs := make(chan error, 1)
+		go func() {
+			var err error
+			for t := range pending {
+				t.Wait()
+				err = errors.Join(err, t.Error())
+			}
+			errs <- err
+		}()
+		payload := bytes.Repeat([]byte{'x'}, size)
+		for range n {
+			pending <- client.Publish(topic, qos, false, payload)
+		}
+		pending <- client.Publish(topic, 1, false, payload) // acknowledged after all that was before it
+		close(pending)
+		return nil, <-errs
+	}, nil
 }
 
 // publishOver returns how long each acknowledgement took.
@@ -115,9 +159,10 @@ func publishOver(conn net.Conn, qos byte, n, size, window int) (waits []time.Dur
 	return waits, err
 }
 
+const topic = "site/1/device/12/temperature"
+
 // appendPublish appends a PUBLISH packet whose payload begins with the time.
 func appendPublish(out []byte, qos byte, number, size int) []byte {
-	const topic = "site/1/device/12/temperature"
 	out = append(out, 0x30|qos<<1)
 	out = binary.AppendUvarint(out, uint64(2+len(topic)+2*int(qos)+size))
 	out = binary.BigEndian.AppendUint16(out, uint16(len(topic)))
