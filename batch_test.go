@@ -239,6 +239,40 @@ func TestRefusedBatchIsSplit(t *testing.T) {
 	}
 }
 
+// TestSplitWhereTheEndpointLimits has an endpoint that allows one request a second: a
+// batch whose halves it turns away must not be sent whole for ever.
+func TestSplitWhereTheEndpointLimits(t *testing.T) {
+	for name, limited := range map[string]outcome{
+		"Retry-After": {verdict: paused, status: 429, retryAfter: time.Second},
+		"none":        {verdict: failed, status: 429},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := batchEndpoint(Batch{MaxEvents: 8})
+				next := time.Now()
+				e, _ := recordBatches(t, &c, func(payloads []string) outcome {
+					if time.Now().Before(next) {
+						return limited
+					}
+					next = time.Now().Add(time.Second)
+					if slices.Contains(payloads, "5") {
+						return outcome{verdict: refused, status: 400}
+					}
+					return outcome{status: 200}
+				})
+				for i := range 8 {
+					e.queue.offer(publishOf("c", fmt.Sprint(i)), false)
+				}
+				time.Sleep(5*time.Minute - time.Second) // less than max_age
+				if s := e.queue.stats(); s.Dead != 1 || s.Delivered != 7 {
+					t.Errorf("stats %+v", s)
+				}
+				e.stop(0)
+			})
+		})
+	}
+}
+
 func TestFailureWithinASplitKeepsOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := batchEndpoint(Batch{MaxEvents: 8})

@@ -244,7 +244,7 @@ type Retry struct {
 	// -1 is never. Defaults to 5 min, with a disk queue or a stream to 24 h.
 	MaxAge time.Duration
 
-	// MaxAttempts bounds the attempts that got an HTTP status.
+	// MaxAttempts bounds the attempts that got an HTTP status: 1 to 65535.
 	// Defaults to -1, unlimited.
 	MaxAttempts int
 

@@ -43,6 +43,7 @@ func openDisk(q *queue, config *Endpoint, log *slog.Logger) (*disk, error) {
 	dir := filepath.Join(c.Dir, folderOf(names, config.Name))
 	d := new(disk)
 	q.store = d
+	q.counters.known = 1 << 0 // a record may be damaged
 	var corrupt []spool.Ref
 	s, found, err := spool.Open(dir, opts, func(ref spool.Ref, rec []byte) {
 		var ev event
@@ -51,6 +52,7 @@ func openDisk(q *queue, config *Endpoint, log *slog.Logger) (*disk, error) {
 			corrupt = append(corrupt, ref)
 			return
 		}
+		q.counters.known |= 1 << ev.kind
 		t := q.ticketOf(&ev, len(rec))
 		q.add(&t, uint64(ref))
 	})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -139,7 +140,13 @@ func TestDiskSurvivesRestarts(t *testing.T) {
 		_ = h.Stop()
 	}
 	got := newCollector()
-	h := startDisk(t, diskConfig(dir, nil), Options{Transport: got}, slog.New(slog.DiscardHandler))
+	noPublishes := func(e *Endpoint) { e.Events = rulesFor(OnClientConnected) }
+	h := startDisk(t, diskConfig(dir, noPublishes), Options{Transport: unreachable, DrainTimeout: -1}, slog.New(slog.DiscardHandler))
+	if by := statsOf(t, h).Events; len(by) != 3 { // with OnClientConnected, and damaged ones
+		t.Errorf("counters of %v, want those of the recovered publishes among them", slices.Collect(maps.Keys(by)))
+	}
+	_ = h.Stop()
+	h = startDisk(t, diskConfig(dir, nil), Options{Transport: got}, slog.New(slog.DiscardHandler))
 	got.wait(t, runs*each)
 	_ = h.Stop()
 	if s := statsOf(t, h); s.Recovered != runs*each || s.Delivered != runs*each {

@@ -148,9 +148,7 @@ func (e *endpoint) awaitSync(ref uint64, since time.Time) {
 // and ends what is left. It returns within drain and a second.
 func (e *endpoint) stop(drain time.Duration) {
 	e.queue.close()
-	if !e.config.Disabled { // which sends nothing
-		e.drain(drain, nil)
-	}
+	e.drain(drain, nil)
 	e.end(dropShutdown)
 }
 

@@ -3,6 +3,7 @@ package webhook
 import (
 	"crypto/tls"
 	"fmt"
+	"math"
 	"net/url"
 	"slices"
 	"strconv"
@@ -58,6 +59,19 @@ func numberOrUnlimited(standard int) form[int] {
 		}
 		return n, nil
 	}, standard}
+}
+
+// attemptCount is a number of attempts, as far as an entry counts them.
+func attemptCount() form[int] {
+	f := numberOrUnlimited(unlimited)
+	check := f.check
+	f.check = func(n int) (int, error) {
+		if _, err := check(n); err != nil || n > math.MaxUint16 {
+			return n, outOfRange("must be 1 to %d, or -1 for no limit", math.MaxUint16)
+		}
+		return n, nil
+	}
+	return f
 }
 
 func size(standard int64) form[int64] {

@@ -176,7 +176,7 @@ func (w *worker) deliver() {
 				suspects = n
 				continue
 			}
-			if !p.conclude(w, jobs[at:], n, out, took) {
+			if !p.conclude(w, jobs[at:], n, suspects, out, took) {
 				return
 			}
 		}
@@ -290,6 +290,8 @@ func (p *pool) judge(jobs []job, out outcome) {
 		r.fate = fateDelivered
 	case refused:
 		r.fate = fateDead
+	case paused:
+		r.paused = true
 	case failed, misconfigured:
 		tries := 0
 		for i := range jobs {
@@ -311,12 +313,16 @@ func (p *pool) judge(jobs []job, out outcome) {
 
 // conclude counts the attempt for the first n of jobs, tells the gate, and
 // settles them. It reports false when the others have to wait too, for which it
-// has seen to. w holds its place until none is left.
-func (p *pool) conclude(w *worker, jobs []job, n int, out outcome, took time.Duration) (goOn bool) {
+// has seen to. The first suspects of jobs were refused together: those that wait go
+// alone from then on, as under postpone. w holds its place until none is left.
+func (p *pool) conclude(w *worker, jobs []job, n, suspects int, out outcome, took time.Duration) (goOn bool) {
 	goOn = out.verdict == delivered || out.verdict == refused
 	p.judge(jobs[:n], out)
 	for i := range jobs[n:] {
 		jobs[n+i].result = result{fate: fateAgain}
+	}
+	for i := range jobs[:suspects] {
+		jobs[i].result.alone = !goOn
 	}
 	done := !goOn || n == len(jobs)
 	if goOn {
@@ -343,10 +349,9 @@ func (p *pool) conclude(w *worker, jobs []job, n int, out outcome, took time.Dur
 			changed, tell = q.gate.failed(breaker, probe)
 		case paused:
 			q.gate.pause(min(out.retryAfter, q.limits.retry.MaxRetryAfter))
-		case refused:
-			if probe {
-				q.gate.probed(breaker)
-			}
+		}
+		if probe && (out.verdict == paused || out.verdict == refused) {
+			q.gate.probed(breaker)
 		}
 	}
 	if done {

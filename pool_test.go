@@ -431,6 +431,28 @@ func TestBreakerProbesOncePerCooldown(t *testing.T) {
 	})
 }
 
+// TestPausedProbesOncePerCooldown: a probe that is answered with a shorter pause than
+// the cooldown does not bring the next one forward.
+func TestPausedProbesOncePerCooldown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		c := defaultEndpoint()
+		c.Breaker = Breaker{Failures: 1, Cooldown: time.Minute}
+		e := startFake(c, func(*request, time.Time, <-chan struct{}) outcome {
+			if n++; n == 1 {
+				return outcome{verdict: failed, status: 500}
+			}
+			return outcome{verdict: paused, status: 503, retryAfter: time.Second}
+		})
+		e.queue.offer(publishOf("a", "x"), false)
+		time.Sleep(130 * time.Second)
+		if n != 3 {
+			t.Errorf("%d attempts in 130 s, want the first one and two probes", n)
+		}
+		e.stop(0)
+	})
+}
+
 // TestBreakerProbesInBackoff has one lane alone, whose backoff is longer than
 // the cooldown: what is probed is the endpoint.
 func TestBreakerProbesInBackoff(t *testing.T) {
@@ -528,7 +550,7 @@ func TestRetryAfterPausesTheEndpoint(t *testing.T) {
 			}
 		}
 		// The first event was five minutes old when the pause ended.
-		if s := e.queue.stats(); s.Delivered+s.Dead != 11 || s.Retried != 0 {
+		if s := e.queue.stats(); s.Delivered+s.Dead != 11 || s.Retried != 1 {
 			t.Errorf("stats %+v", s)
 		}
 		e.stop(0)

@@ -47,7 +47,7 @@ type queue struct {
 	unlogged     uint64 // drops since the last log line about drops
 
 	kick    chan struct{} // tells the clock that something is due sooner; holds one, more would say nothing new
-	drained chan struct{} // closed when the queue is closed and empty
+	drained chan struct{} // closed when the queue is closed, and nothing goes out any more
 }
 
 // limits is the part of an endpoint's configuration that the queue needs.
@@ -356,16 +356,14 @@ func (q *queue) drop(k kind, reason dropReason) {
 
 // close refuses further events. Those that wait still go out: where the breaker
 // is open a probe goes out at once, backoffs stay. drained is closed when
-// nothing is left.
+// nothing is left to do.
 func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
 	q.gate.probeNow()
 	q.wakeAllBlocked()
-	if q.waiting+q.inFlight == 0 {
-		q.signalDrained()
-	}
+	q.lookDrained()
 	q.kickClock()
 }
 

@@ -381,10 +381,11 @@ func parseChunkSize(line []byte) (size int, ok bool) {
 // parseLength reads a Content-Length: digits alone.
 func parseLength(value []byte) (n int64, ok bool) {
 	for _, c := range value {
-		if c < '0' || c > '9' || n > (math.MaxInt64-9)/10 {
+		digit := int64(c) - '0'
+		if digit < 0 || digit > 9 || n > (math.MaxInt64-digit)/10 {
 			return 0, false
 		}
-		n = 10*n + int64(c-'0')
+		n = 10*n + digit
 	}
 	return n, len(value) > 0
 }

@@ -55,6 +55,7 @@ var replyCases = []struct {
 	{name: "continued line", reply: "HTTP/1.1 200 OK\r\nX: a\r\n  b\r\n\tc\r\nContent-Length: 2\r\n\r\nok", status: 200, keep: true},
 	{name: "half a body", reply: "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok", status: 200},
 	{name: "more than the body", reply: "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok!", status: 200},
+	{name: "as long as can be", reply: "HTTP/1.1 200 OK\r\nContent-Length: 9223372036854775807\r\n\r\nok", status: 200},
 	{name: "4 KiB", reply: "HTTP/1.1 200 OK\r\nContent-Length: 4096\r\n\r\n" + strings.Repeat("x", 4096), status: 200, keep: true},
 	{name: "longer than 4 KiB", reply: "HTTP/1.1 200 OK\r\nContent-Length: 4097\r\n\r\n" + strings.Repeat("x", 4097), status: 200},
 	{name: "long head", reply: "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 60_000) + "\r\nContent-Length: 2\r\n\r\nok", status: 200, keep: true},

@@ -161,7 +161,7 @@ var commonSettings = []setting[Endpoint]{
 	field("retry.min_backoff", "Retry.MinBackoff", func(e *Endpoint) *time.Duration { return &e.Retry.MinBackoff }, duration(longestBackoff, defaultMinBackoff)),
 	field("retry.max_backoff", "Retry.MaxBackoff", func(e *Endpoint) *time.Duration { return &e.Retry.MaxBackoff }, duration(longestBackoff, defaultMaxBackoff)),
 	maxAge,
-	field("retry.max_attempts", "Retry.MaxAttempts", func(e *Endpoint) *int { return &e.Retry.MaxAttempts }, numberOrUnlimited(unlimited)),
+	field("retry.max_attempts", "Retry.MaxAttempts", func(e *Endpoint) *int { return &e.Retry.MaxAttempts }, attemptCount()),
 	field("retry.max_retry_after", "Retry.MaxRetryAfter", func(e *Endpoint) *time.Duration { return &e.Retry.MaxRetryAfter }, duration(24*time.Hour, 5*time.Minute)),
 
 	field("breaker.failures", "Breaker.Failures", func(e *Endpoint) *int { return &e.Breaker.Failures }, numberOrUnlimited(10)),

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"container/heap"
+	"math"
 	"time"
 )
 
@@ -10,7 +11,8 @@ type result struct {
 	fate    fate
 	status  int           // of fateRetry: the HTTP status that the attempt got, 0 for none
 	backoff time.Duration // of fateRetry
-	alone   bool          // of fateAgain: no batch any more
+	alone   bool          // of fateRetry and fateAgain: no batch any more
+	paused  bool          // of fateAgain: after an attempt, which the endpoint put off
 }
 
 type fate uint8
@@ -148,8 +150,10 @@ func (q *queue) settle(jobs []job) {
 			q.giveBack(j.entry)
 		default:
 			l := q.lanes.at(j.lane)
-			if r.fate == fateRetry {
+			if r.fate == fateRetry || r.paused {
 				q.counters.retried++
+			}
+			if r.fate == fateRetry {
 				l.status = uint16(r.status)
 			}
 			switch {
@@ -157,7 +161,7 @@ func (q *queue) settle(jobs []job) {
 				l.readyAt = max(l.readyAt, q.bounded(j.until))
 			case r.fate == fateRetry:
 				e.tries += b2u(e.tries < 255)
-				if r.status != 0 && e.attempts < 1<<16-1 {
+				if r.status != 0 && e.attempts < math.MaxUint16 {
 					e.attempts++
 				}
 				l.readyAt = max(l.readyAt, q.bounded(q.gate.now()+int64(r.backoff)))
@@ -182,9 +186,7 @@ func (q *queue) settle(jobs []job) {
 	// limits that a reload has lowered stays.
 	for within && q.limits.queue.Overflow == DropOldest && !q.within() && q.dropOldest() {
 	}
-	if q.closed && q.waiting+q.inFlight == 0 {
-		q.signalDrained()
-	}
+	q.lookDrained()
 }
 
 // bounded returns the end of a backoff, which a reload may have shortened meanwhile.
@@ -209,7 +211,14 @@ func (q *queue) freeLane(at uint32) {
 	}
 }
 
-func (q *queue) signalDrained() {
+// lookDrained sees whether nothing goes out any more of a queue that is closed. Of
+// a disabled endpoint's, unless a reload may yet take it back, nothing does but
+// what is in flight.
+func (q *queue) lookDrained() {
+	idle := q.limits.workers == 0 && !q.removed
+	if !q.closed || q.inFlight > 0 || q.waiting > 0 && !idle {
+		return
+	}
 	select {
 	case <-q.drained:
 	default:

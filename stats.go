@@ -59,8 +59,8 @@ type EndpointStats struct {
 	Durations Durations `json:"-"`
 
 	// Events has the counters of events by event: those that a rule of the
-	// endpoint names, and those that there were. Damaged records, whose
-	// event is not known, count under "".
+	// endpoint names, those recovered, and those that there were. Damaged
+	// records, whose event is not known, count under "".
 	Events map[EventName]EventCounts `json:"-"`
 }
 
@@ -141,6 +141,8 @@ var dropNames = [dropReasons]string{
 type counters struct {
 	recovered, retried, syncLate, lostLetters uint64
 
+	known uint32 // bit set of the kinds that may still end without having been offered: those recovered
+
 	events   [kindEnd]EventCounts // by kind, 0 for damaged records
 	dropped  [dropReasons]uint64
 	attempts Attempts
@@ -163,12 +165,12 @@ func (c *EventCounts) add(o *EventCounts) {
 	c.Forwarded += o.Forwarded
 }
 
-// byEvent returns the counts of the wanted kinds, a bit set, and of those that
-// have any.
+// byEvent returns the counts of the wanted kinds, a bit set, of those that are known,
+// and of those that have any: who looks for a rise has to have seen a zero before.
 func (c *counters) byEvent(wanted uint32) map[EventName]EventCounts {
 	m := make(map[EventName]EventCounts)
 	for k, n := range c.events {
-		if wanted&(1<<k) != 0 || n != (EventCounts{}) {
+		if (wanted|c.known)&(1<<k) != 0 || n != (EventCounts{}) {
 			m[kinds[k].name] = n
 		}
 	}

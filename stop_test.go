@@ -114,6 +114,35 @@ func TestStopTellsAllDrops(t *testing.T) {
 	}
 }
 
+// TestStopWaitsForADisabledEndpoint: what is in flight when a reload disables an
+// endpoint ends as it began, and what waits does not keep Stop.
+func TestStopWaitsForADisabledEndpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := Endpoint{URL: "http://127.0.0.1:1/", Events: []Rule{{Event: OnMessagePublish}}}
+		h := startHook(t, Options{Transport: roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			select {
+			case <-time.After(500 * time.Millisecond):
+				return answer(200)
+			case <-r.Context().Done():
+				return nil, r.Context().Err()
+			}
+		})}, func(e *Endpoint) { *e = c })
+		h.emit(publishOf("a", "1"))
+		h.emit(publishOf("a", "2"))
+		time.Sleep(100 * time.Millisecond)
+		c.Disabled = true
+		if err := h.Reload(&Config{Endpoints: []Endpoint{c}}); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		_ = h.Stop()
+		s := statsOf(t, h)
+		if took := time.Since(begin); took != 400*time.Millisecond || s.Delivered != 1 || s.Dropped["shutdown"] != 1 {
+			t.Errorf("after %v: stats %+v", took, s)
+		}
+	})
+}
+
 func TestStopIsBounded(t *testing.T) {
 	const drain = 3 * time.Second
 	t.Run("endpoint hangs", func(t *testing.T) {
