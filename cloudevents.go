@@ -68,9 +68,10 @@ func attributesOf(ev *event) attributes {
 
 // isAttribute reports whether s can be the value of an attribute: CloudEvents
 // 1.0, "Type System", leaves out control characters, what is no character, and
-// what is not UTF-8. Such a topic or name is still in NanoMQ's body.
+// what is not UTF-8; its Go SDK takes nothing but blanks for empty. Such a topic or
+// name is still in NanoMQ's body.
 func isAttribute(s string) bool {
-	return utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool {
+	return utf8.ValidString(s) && strings.TrimSpace(s) != "" && strings.IndexFunc(s, func(r rune) bool {
 		return r < ' ' || r >= 0x7f && r <= 0x9f || r >= 0xfdd0 && r <= 0xfdef || r&0xfffe == 0xfffe
 	}) < 0
 }

@@ -103,9 +103,10 @@ func appendEMQXOptions(dst []byte, ev *event) []byte {
 	}
 	dst = append(dst, '{')
 	start := len(dst)
-	if ev.kind == kindSubscribe {
+	if ev.kind != kindUnsubscribe {
 		dst = appendIfNot0(dst, `,"subid":`, uint64(x.subID))
-	} else if ev.kind == kindSubscribed {
+	}
+	if ev.kind == kindSubscribed {
 		dst = append(dst, `,"sub_props":{`...)
 		if x.subID != 0 {
 			dst = strconv.AppendUint(append(dst, `"Subscription-Identifier":`...), uint64(x.subID), 10)

@@ -349,7 +349,13 @@ func TestCloudEventsBatch(t *testing.T) {
 	}
 	f := newFormat(&cfg.Endpoints[0])
 	req := request{body: []byte{'['}}
-	for i, ev := range formatEvents() {
+	all := formatEvents()
+	for i, blank := range []string{" ", "\t", "\u3000"} { // which the SDK takes for no text
+		ev := all[kindPublish-kindConnect]
+		ev.from, ev.fromUser, ev.topic = blank, blank, blank
+		all = append(all, ev, event{kind: kindConnected, client: blank, username: blank, time: int64(i + 1)})
+	}
+	for i, ev := range all {
 		if i > 0 {
 			req.body = append(req.body, ',')
 		}
@@ -358,7 +364,7 @@ func TestCloudEventsBatch(t *testing.T) {
 	body := append(req.body, ']')
 	events, err := cehttp.NewEventsFromHTTPRequest(&http.Request{
 		Header: http.Header{"Content-Type": {f.batchType}}, Body: io.NopCloser(bytes.NewReader(body))})
-	if err != nil || len(events) != int(kindEnd-kindConnect) {
+	if err != nil || len(events) != len(all) {
 		t.Fatalf("%d events, %v", len(events), err)
 	}
 	for _, ev := range events {
@@ -438,7 +444,7 @@ func TestEventContents(t *testing.T) {
 		`{"reason":"normal"`+to+`,"action":"client_disconnected"`+where+`,"reason_code":0}`,
 	)
 	const node = `,"node":"emqx@127.0.0.1"`
-	const opts = `{"username":null,"topic":"a","opts":{"sub_props":{"Subscription-Identifier":5},"rh":2,"rap":1,"qos":1,"nl":0,"is_new":%v}` + node + `,"clientid":"c","action":"session_subscribed"}`
+	const opts = `{"username":null,"topic":"a","opts":{"subid":5,"sub_props":{"Subscription-Identifier":5},"rh":2,"rap":1,"qos":1,"nl":0,"is_new":%v}` + node + `,"clientid":"c","action":"session_subscribed"}`
 	const emqxMessage = `"ts":0,"topic":"a","retain":false,"qos":1,"payload":"p"` + node + `,"from_username":null,"from_client_id":"c"`
 	check(emqxSink,
 		`{"username":null,"proto_ver":5`+node+`,"keepalive":0,"ipaddress":"127.0.0.1","conn_ack":"success","clientid":"c","action":"client_connack"}`,

@@ -183,6 +183,7 @@ func TestVerify(t *testing.T) {
 		{"another id", with("webhook-id", "other"), []string{vectorSecret}, ErrSignature},
 		{"another timestamp", with("webhook-timestamp", "1"), []string{vectorSecret}, ErrSignature},
 		{"timestamp that overflows", with("webhook-timestamp", "99999999999999999999"), []string{vectorSecret}, ErrUnsigned},
+		{"dot in the id", with("webhook-id", "id.1"), []string{vectorSecret}, ErrUnsigned},
 		{"no number", with("webhook-timestamp", "now"), []string{vectorSecret}, ErrUnsigned},
 		{"no id", with("webhook-id", ""), []string{vectorSecret}, ErrUnsigned},
 		{"no timestamp", with("webhook-timestamp", ""), []string{vectorSecret}, ErrUnsigned},
@@ -200,6 +201,17 @@ func TestVerify(t *testing.T) {
 	t.Run("another body", func(t *testing.T) {
 		if err := Verify(signed(0), []byte("Body"), vectorSecret); !errors.Is(err, ErrSignature) {
 			t.Errorf("got %v, want ErrSignature", err)
+		}
+	})
+	t.Run("cut in another place", func(t *testing.T) {
+		old, soon := strconv.FormatInt(now.Add(-time.Hour).Unix(), 10), strconv.FormatInt(now.Unix(), 10)
+		h := http.Header{
+			"Webhook-Id":        {"id." + old + ".x"},
+			"Webhook-Timestamp": {soon},
+			"Webhook-Signature": {string(s.append(nil, []byte("id"), now.Add(-time.Hour).Unix(), []byte("x."+soon+".body")))},
+		}
+		if err := Verify(h, []byte("body"), vectorSecret); !errors.Is(err, ErrUnsigned) {
+			t.Errorf("got %v, want ErrUnsigned", err)
 		}
 	})
 	t.Run("no secret", func(t *testing.T) {

@@ -16,12 +16,15 @@ import (
 // line returns one event as it is printed: its JSON and, if it has one, the
 // payload behind it. Whoever can publish decides what is in there, so nothing
 // that a terminal might obey is printed as it is.
-func (rc *receiver) line(body []byte) string {
+func (rc *receiver) line(body []byte, isPayload bool) string {
 	var compact bytes.Buffer
 	if !utf8.Valid(body) || json.Compact(&compact, body) != nil {
 		return strconv.Quote(string(body))
 	}
 	text := escape(compact.String())
+	if isPayload {
+		return text
+	}
 	m := messageOf(body)
 	if m.Payload == nil {
 		return text

@@ -56,12 +56,12 @@ func (rc *receiver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, http.StatusText(status), status)
 		return
 	}
-	events := [][]byte{body}
-	if r.Header.Get("ce-id") == "" { // in the binary mode of CloudEvents, a body is one payload
+	events, isPayload := [][]byte{body}, r.Header.Get("ce-id") != "" // in the binary mode of CloudEvents
+	if !isPayload {
 		events = split(body)
 	}
 	for _, event := range events {
-		rc.out.Print("POST ", target, " ", rc.line(event), signature)
+		rc.out.Print("POST ", target, " ", rc.line(event, isPayload), signature)
 	}
 	if rc.delay > 0 {
 		select {
