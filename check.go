@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,7 +45,7 @@ func (c *Config) resolve() (*Config, error) {
 			names[name] = true
 		}
 		e.resolve(problem)
-		e.streamConflicts(resolved.Endpoints, func(key string, err error) { problem(fieldOf(streamSettings, key), err) })
+		e.disagreements(resolved.Endpoints, func(key string, err error) { problem(fieldOf(streamSettings, key), err) })
 		own := e.split()
 		resolved.Endpoints = append(resolved.Endpoints, e)
 		for _, s := range own {
@@ -299,9 +300,15 @@ func (e *Endpoint) conflicts(report func(key string, err error)) {
 	}
 }
 
-// streamConflicts reports, by the key of the file, where e contradicts one of
-// others about a stream that both use: it can be made only one way, by whoever
-// is first.
+// disagreements reports, by the key of the file, where e contradicts one of others
+// about something that both use.
+func (e *Endpoint) disagreements(others []Endpoint, report func(key string, err error)) {
+	e.streamConflicts(others, report)
+	e.letterConflicts(others, report)
+}
+
+// streamConflicts is disagreements about a stream: it can be made only one way, by
+// whoever is first.
 func (e *Endpoint) streamConflicts(others []Endpoint, report func(key string, err error)) {
 	own := &e.Stream
 	for i := range others {
@@ -328,6 +335,34 @@ func (e *Endpoint) streamConflicts(others []Endpoint, report func(key string, er
 		}
 		return // a third one is compared with the first, too
 	}
+}
+
+// letterConflicts is disagreements about a dead letter file: one endpoint would throw
+// away what another wants to keep.
+func (e *Endpoint) letterConflicts(others []Endpoint, report func(key string, err error)) {
+	own := &e.DeadLetter
+	for i := range others {
+		other := &others[i].DeadLetter
+		if e.Disabled || others[i].Disabled || own.File == "" || !samePath(own.File, other.File) {
+			continue
+		}
+		const want = "must be the same for all endpoints that share the file"
+		if own.MaxBytes != other.MaxBytes {
+			report("dead_letter.max_bytes", &invalid{"Conflicting settings", want})
+		}
+		if own.Keep != other.Keep {
+			report("dead_letter.keep", &invalid{"Conflicting settings", want})
+		}
+		return
+	}
+}
+
+// samePath reports whether two paths are written alike, but for where they start
+// and for what is not needed in them.
+func samePath(a, b string) bool {
+	a, errA := filepath.Abs(a)
+	b, errB := filepath.Abs(b)
+	return errA == nil && errB == nil && a == b
 }
 
 // unused is conflicts for what has no effect as it stands: is there a setting, or a
@@ -427,17 +462,14 @@ func (t TLS) conflicts(report func(key string, err error)) {
 
 // readable tries to open a file.
 func readable(path string) error {
+	if err := checkRegular(path); err != nil {
+		return err
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil {
-		return err
-	} else if info.IsDir() {
-		return errors.New("is a directory")
-	}
-	return nil
+	return f.Close()
 }
 
 // checkName checks an endpoint's name, the label of a section. It becomes a

@@ -13,14 +13,14 @@ import (
 // ParseFile reads the configuration file at path, which it names in errors.
 // See [Parse].
 func ParseFile(path string) (*Config, error) {
-	cfg, _, err := parseFile(path)
+	cfg, _, err := parseFile(path, readFile)
 	return cfg, err
 }
 
 // parseFile is ParseFile, and returns the files that were read, or will be to
-// make connections, also with an error.
-func parseFile(path string) (*Config, []string, error) {
-	src, err := readFile(path, maxConfigFile)
+// make connections, also with an error. Read is how the configuration is read.
+func parseFile(path string, read func(path string, limit int64) ([]byte, error)) (*Config, []string, error) {
+	src, err := read(path, maxConfigFile)
 	if err != nil {
 		start := hcl.InitialPos
 		return nil, []string{path}, hcl.Diagnostics{{
@@ -184,7 +184,7 @@ func (d *decoder) endpoint(s *section, e *Endpoint, others []Endpoint) {
 		d.refuse(s.body.place(key, s.span), err)
 	}
 	e.conflicts(report)
-	e.streamConflicts(others, report)
+	e.disagreements(others, report)
 	if !d.partial { // what lacks may be behind the mistake
 		e.unused(func(key string) bool { return s.body.at(key) != nil }, report)
 	}

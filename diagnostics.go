@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"sort"
 
@@ -108,15 +107,6 @@ func (p *positions) pos(off int) hcl.Pos {
 	return pos
 }
 
-// readAgain reads a configuration file for the second time, which a pipe does not
-// allow: some wait for ever.
-func readAgain(path string) ([]byte, error) {
-	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(err, errors.ErrUnsupported)
-	}
-	return readFile(path, maxConfigFile)
-}
-
 // WriteDiagnostics prints what [Parse] and [ParseFile] return for people:
 // each problem with its line of the configuration file, if the file can be
 // read again. Values that may be secret, which are all strings but those of
@@ -137,7 +127,7 @@ func WriteDiagnostics(w io.Writer, err error) error {
 		if at := d.Subject; at != nil {
 			lines, ok := files[at.Filename]
 			if !ok {
-				if src, err := readAgain(at.Filename); err == nil {
+				if src, err := readRegular(at.Filename, maxConfigFile); err == nil {
 					lines = bytes.Split(redact(src), []byte("\n"))
 				}
 				files[at.Filename] = lines

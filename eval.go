@@ -242,7 +242,7 @@ func (d *decoder) call(name, arg string, shown bool) (string, *invalid) {
 		return "", &invalid{"Unset environment variable", "The environment variable " + arg + " is not set."}
 	}
 	d.files = append(d.files, d.path(arg))
-	text, err := readFile(d.path(arg), maxValueFile)
+	text, err := readRegular(d.path(arg), maxValueFile)
 	if err != nil {
 		return "", &invalid{"Unreadable file", "The file cannot be read: " + reason(err) + "."}
 	}
@@ -277,6 +277,28 @@ func readFile(path string, limit int64) ([]byte, error) {
 		err = fmt.Errorf("it is longer than %d bytes", limit)
 	}
 	return text, err
+}
+
+// readRegular is readFile for what is read more than once, which a pipe does not
+// allow: it has nothing the second time, or waits for ever.
+func readRegular(path string, limit int64) ([]byte, error) {
+	if err := checkRegular(path); err != nil {
+		return nil, err
+	}
+	return readFile(path, limit)
+}
+
+// checkRegular returns an error unless path is that of a regular file.
+func checkRegular(path string) error {
+	switch info, err := os.Stat(path); {
+	case err != nil:
+		return err
+	case info.IsDir():
+		return errors.New("is a directory")
+	case !info.Mode().IsRegular():
+		return errors.New("is not a regular file")
+	}
+	return nil
 }
 
 // reason is err without the path, which may be secret.

@@ -8,7 +8,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/youmark/pkcs8"
 )
@@ -125,7 +124,7 @@ func (t TLS) certificate() (cert *tls.Certificate, problems []*settingError) {
 // readCertificates reads the certificates of a PEM file, at least one. What
 // else is in the file, such as a key, is skipped.
 func readCertificates(file string) ([]*x509.Certificate, error) {
-	rest, err := os.ReadFile(file)
+	rest, err := readRegular(file, maxConfigFile)
 	if err != nil {
 		return nil, errors.New(reason(err))
 	}
@@ -153,7 +152,7 @@ func readCertificates(file string) ([]*x509.Certificate, error) {
 // readKey reads the first private key of a PEM file: PKCS #8, PKCS #1 or
 // SEC 1, encrypted or not.
 func readKey(file string, password Secret) (crypto.Signer, error) {
-	rest, err := os.ReadFile(file)
+	rest, err := readRegular(file, maxConfigFile)
 	if err != nil {
 		return nil, errors.New(reason(err))
 	}

@@ -40,13 +40,17 @@ type files struct {
 func (f *files) parse() (cfg *Config, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	read := readFile
+	if f.watched || f.names != nil {
+		read = readRegular // for it is read again
+	}
 	const most = 3
 	for range most {
 		if f.watched {
 			f.seen = sums(append(f.names, f.path))
 		}
 		var names []string
-		cfg, names, err = parseFile(f.path)
+		cfg, names, err = parseFile(f.path, read)
 		if err != nil {
 			names = append(names, f.names...) // a mistake may hide some
 		}
@@ -83,7 +87,7 @@ func sums(names []string) map[string][32]byte {
 	sums := make(map[string][32]byte, len(names))
 	for _, name := range names {
 		sums[name] = [32]byte{}
-		if text, err := readFile(name, maxConfigFile); err == nil {
+		if text, err := readRegular(name, maxConfigFile); err == nil {
 			sums[name] = sha256.Sum256(text)
 		}
 	}

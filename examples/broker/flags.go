@@ -19,7 +19,7 @@ type options struct {
 	check   bool
 	drain   time.Duration
 
-	redeliver string
+	redeliver string // "" for not
 }
 
 // parseFlags reads the command line. What is wrong with it has been printed to
@@ -38,7 +38,13 @@ func parseFlags(args []string, stderr io.Writer) (*options, error) {
 	flags.StringVar(&opts.stats, "stats", "", "`address` of an HTTP server that has the counters at /stats")
 	flags.StringVar(&opts.metrics, "metrics", "", "`address` of an HTTP server that has metrics for Prometheus at /metrics; may be that of -stats")
 	flags.BoolVar(&opts.check, "check", false, "check the configuration file and exit")
-	flags.StringVar(&opts.redeliver, "redeliver", "", "send the events of this dead letter `file` again and exit")
+	flags.Func("redeliver", "send the events of this dead letter `file` again and exit", func(value string) error {
+		if value == "" {
+			return errors.New("want a file") // a variable that is not set must not start a broker
+		}
+		opts.redeliver = value
+		return nil
+	})
 	flags.DurationVar(&opts.drain, "drain", 5*time.Second, "how long to deliver waiting webhooks when stopping")
 	if err := flags.Parse(args); err != nil {
 		return nil, err

@@ -256,8 +256,13 @@ func TestOpenErrors(t *testing.T) {
 
 func TestSpools(t *testing.T) {
 	base := t.TempDir()
-	for _, name := range []string{"b", "a"} {
+	for _, name := range []string{"b", "a", "empty"} {
 		s, _, _ := mustOpen(t, filepath.Join(base, name), Options{})
+		if name != "empty" {
+			if _, err := s.Append([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
 		mustClose(t, s)
 	}
 	if err := os.Mkdir(filepath.Join(base, "other"), 0o700); err != nil {
