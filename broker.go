@@ -2,7 +2,6 @@ package webhook
 
 import (
 	"net"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -26,8 +25,9 @@ type tracker struct {
 	late     sync.Map      // *mqtt.Client → lateMessages
 	leaving  sync.Map      // *mqtt.Client → []string: filters of an UNSUBSCRIBE that is being worked on
 	refused  atomic.Uint64 // connections refused so far: their lanes
+	seen     sync.Map      // weak.Pointer[mqtt.Client] → nil: connections since the tracking began, while not complete
 
-	resubscribing sync.Map // *mqtt.Client → []string: filters of a SUBSCRIBE that is being worked on which were subscribed before
+	resubscribing sync.Map // *mqtt.Client → filterSet: filters of a SUBSCRIBE that is being worked on which were subscribed before
 }
 
 // The needs: what a callback is provided for.
@@ -116,7 +116,7 @@ func (h *Hook) OnPublished(cl *mqtt.Client, pk packets.Packet) {
 	if pk.Ignore || !h.wants(kindPublish) || h.lacksTopic(&pk) {
 		return
 	}
-	if pk.SessionPresent {
+	if pk.SessionPresent && acknowledged(cl, &pk) { // else it is that of a message which the program publishes once more
 		h.emitPublish(cl, &pk, afterAck)
 	} else {
 		h.emitPublish(cl, &pk, unrecorded)
@@ -131,11 +131,16 @@ func (h *Hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 	if h.need(needMessages) {
 		signPublish(cl, &pk)
 	}
-	if h.syncs.Load() && !cl.Net.Inline && pk.FixedHeader.Qos > 0 && !pk.Ignore && pk.TopicName != "" && h.wants(kindPublish) {
+	if h.syncs.Load() && acknowledged(cl, &pk) && !pk.Ignore && pk.TopicName != "" && h.wants(kindPublish) {
 		h.emitPublish(cl, &pk, beforeAck)
 		pk.SessionPresent = true
 	}
 	return pk, nil
+}
+
+// acknowledged reports whether somebody gets an acknowledgement for a message.
+func acknowledged(cl *mqtt.Client, pk *packets.Packet) bool {
+	return pk.FixedHeader.Qos > 0 && !cl.Net.Inline
 }
 
 // OnWillSent makes message_publish of a will, which the broker does not
@@ -219,9 +224,9 @@ func (h *Hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, reasonCodes []by
 		return
 	}
 	w := h.extraWants()
-	var before []string
+	var before filterSet
 	if v, ok := h.resubscribing.LoadAndDelete(cl); ok {
-		before = v.([]string)
+		before = v.(filterSet)
 	}
 	for i := range min(len(pk.Filters), len(reasonCodes)) {
 		if reasonCodes[i] < packets.ErrUnspecifiedError.Code {
@@ -230,7 +235,7 @@ func (h *Hook) OnSubscribed(cl *mqtt.Client, pk packets.Packet, reasonCodes []by
 			ev.addCode(w, reasonCodes[i])
 			ev.addUser(w, pk.Properties.User)
 			ev.addSubscription(w, &pk.Filters[i])
-			if w&wantSubscription != 0 && !slices.Contains(before, ev.topic) {
+			if w&wantSubscription != 0 && !before[ev.topic] {
 				ev.more().marks |= markNew
 			}
 			h.emit(&ev)
@@ -245,13 +250,15 @@ func (h *Hook) OnUnsubscribe(cl *mqtt.Client, pk packets.Packet) packets.Packet 
 		return pk
 	}
 	var subscribed []string
+	known := make(filterSet)
 	for i := range pk.Filters {
 		filter := pk.Filters[i].Filter
 		ev := h.clientEvent(kindUnsubscribe, cl)
 		ev.topic = filter
 		ev.addUser(h.extraWants(), pk.Properties.User)
 		h.report(&ev)
-		if isSubscribed(cl, filter) && !slices.Contains(subscribed, filter) {
+		if isSubscribed(cl, filter) && !known[filter] {
+			known[filter] = true
 			subscribed = append(subscribed, filter)
 		}
 	}
@@ -291,11 +298,15 @@ func (h *Hook) OnUnsubscribed(cl *mqtt.Client, pk packets.Packet) {
 	}
 }
 
+// A filterSet is a set of topic filters. A packet may have a hundred thousand.
+type filterSet map[string]bool
+
 // subscribedFilters are the filters of a packet that are subscribed.
-func subscribedFilters(cl *mqtt.Client, pk *packets.Packet) (filters []string) {
+func subscribedFilters(cl *mqtt.Client, pk *packets.Packet) filterSet {
+	filters := make(filterSet)
 	for i := range pk.Filters {
 		if filter := pk.Filters[i].Filter; isSubscribed(cl, filter) {
-			filters = append(filters, filter)
+			filters[filter] = true
 		}
 	}
 	return filters

@@ -465,6 +465,32 @@ func TestSyncAlways(t *testing.T) {
 	_ = h.Stop()
 }
 
+// TestSyncAlwaysPublishedOnce has a program that publishes once more what it was
+// delivered, as a packet that the hook has seen.
+func TestSyncAlwaysPublishedOnce(t *testing.T) {
+	got := newCollector()
+	cfg := diskConfig(t.TempDir(), func(e *Endpoint) { e.Queue.Sync, e.Queue.BlockTimeout = SyncAlways, rawTimeout })
+	b, h := startHooked(t, &Options{Config: cfg, Transport: got})
+	err := b.server.Subscribe("in/#", 1, func(cl *mqtt.Client, _ packets.Subscription, pk packets.Packet) {
+		pk.TopicName = "out"
+		if err := b.server.InjectPacket(cl, pk); err != nil {
+			t.Error(err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cl := mustConnect(t, b.addr, rawConnect{ID: "c", Clean: true})
+	cl.publish("in/a", "x", 1, false)
+	got.wait(t, 2)
+	cl.disconnect(0)
+	b.awaitGone(t)
+	_ = h.Stop()
+	if all := strings.Join(got.bodies, "\n"); !strings.Contains(all, `"topic":"in/a"`) || !strings.Contains(all, `"topic":"out"`) {
+		t.Errorf("got %s", all)
+	}
+}
+
 // TestSyncLate has a disk that does not come to syncing: an acknowledgement goes
 // out after the block timeout, and only that of a network client's QoS 1 or 2.
 func TestSyncLate(t *testing.T) {

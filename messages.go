@@ -278,37 +278,38 @@ func (h *Hook) OnQosPublish(cl *mqtt.Client, pk packets.Packet, _ int64, _ int) 
 }
 
 // topicOf returns the topic of a message for cl, and learns its alias if it has
-// both. It returns "" if the message has an alias that nobody knows.
+// both. It returns "" if the message is not signed, as a will is not, and has an
+// alias that nobody knows.
 func (s *session) topicOf(cl *mqtt.Client, pk *packets.Packet) string {
 	if !pk.Properties.TopicAliasFlag {
 		return pk.TopicName
 	}
 	alias := pk.Properties.TopicAlias
-	first, second := s.aliasesOf(cl, pk.FixedHeader.Dup)
-	if pk.TopicName == "" {
-		if topic := first.topics[alias]; topic != "" {
-			return topic
-		}
-		return second.topics[alias]
+	known := s.aliasesOf(cl, pk.FixedHeader.Dup)
+	switch {
+	case pk.TopicName == "" && isSigned(pk):
+		return pk.Connect.WillTopic
+	case pk.TopicName == "":
+		return known.topics[alias]
 	}
-	if first.topics[alias] != pk.TopicName {
-		if first.topics == nil {
-			first.topics = make(map[uint16]string)
+	if known.topics[alias] != pk.TopicName {
+		if known.topics == nil {
+			known.topics = make(map[uint16]string)
 		}
-		first.topics[alias] = strings.Clone(pk.TopicName) // it is a view of the whole packet
+		known.topics[alias] = strings.Clone(pk.TopicName) // it is a view of the whole packet
 	}
 	return pk.TopicName
 }
 
-// aliasesOf returns the aliases that a message for cl has, and those of the
-// other connection. What is sent again was queued for the previous one.
-func (s *session) aliasesOf(cl *mqtt.Client, again bool) (first, second *aliases) {
+// aliasesOf returns the aliases that a message for cl has. What is sent again was
+// queued for the previous connection.
+func (s *session) aliasesOf(cl *mqtt.Client, again bool) *aliases {
 	newest, previous := &s.aliases[0], &s.aliases[1]
 	switch me := weak.Make(cl); {
 	case newest.of == me && again, newest.of != me && previous.of == me:
-		return previous, newest
+		return previous
 	case newest.of != me && !again:
 		*previous, *newest = *newest, aliases{of: me}
 	}
-	return newest, previous
+	return newest
 }

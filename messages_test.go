@@ -253,6 +253,52 @@ func TestDeliveredTopicAlias(t *testing.T) {
 		b.waitFor(t, want...)
 		wantLines(t, b.lines(), want...)
 	})
+	t.Run("told by a message that does not go out", func(t *testing.T) {
+		b := startBroker(t, messageKinds)
+		connect := rawConnect{Version: 5, ID: "s", Expiry: 100, AliasMax: 1, MaxPacket: 100}
+		s := mustConnect(t, b.addr, connect)
+		s.subscribe(1, "#")
+		p := mustConnect(t, b.addr, rawConnect{ID: "p", Clean: true})
+		p.publish("x", "1", 0, false)
+		s.expect(packets.Publish)
+		s.fin()
+		b.awaitClients(t, 1)
+		s = mustConnect(t, b.addr, connect)
+		s.ping()
+		p.publish("y", strings.Repeat("z", 200), 0, false) // too large
+		p.publish("y", "2", 0, false)
+		if pk := s.expect(packets.Publish); pk.TopicName != "" {
+			t.Errorf("topic %q, want an alias only", pk.TopicName)
+		}
+		b.waitFor(t, `message_delivered x p->s qos0 "1"`, `message_delivered y p->s qos0 "2"`)
+	})
+	t.Run("of two connections ago", func(t *testing.T) {
+		b := startBroker(t, messageKinds)
+		connect := rawConnect{Version: 5, ID: "s", Expiry: 100, AliasMax: 1}
+		s := mustConnect(t, b.addr, connect)
+		s.subscribe(1, "#")
+		p := mustConnect(t, b.addr, rawConnect{ID: "p", Clean: true})
+		long := strings.Repeat("z", 200)
+		p.publish("old", "1"+long, 1, false)
+		s.take()
+		s.ping()
+		s.fin()
+		b.awaitClients(t, 1)
+		p.publish("old", "2"+long, 1, false)
+		p.ping()
+		broken := connect
+		broken.MaxPacket = 100 // breaks while the broker sends what waits
+		mustConnect(t, b.addr, broken).awaitClose()
+		b.awaitClients(t, 1)
+		p.publish("new", "3", 1, false)
+		p.ping()
+		s = mustConnect(t, b.addr, connect)
+		for range 2 {
+			s.take()
+		}
+		s.ping()
+		b.waitFor(t, `message_acked old p->s qos1 "2`+long+`"`, `message_acked new p->s qos1 "3"`)
+	})
 	t.Run("resumed session", func(t *testing.T) {
 		b := startBroker(t, messageKinds)
 		connect := rawConnect{Version: 5, ID: "s", Expiry: 100, AliasMax: 10}

@@ -9,18 +9,25 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 )
 
-// signPublish writes into a message who publishes it, where the broker has what a
-// CONNECT says. It does nothing with that in a PUBLISH, but copies it with the
-// message to wherever that is kept: the client id may be another user's by the
-// time of a delivery.
+// signPublish writes into a message who publishes it, and its topic, where the broker
+// has what a CONNECT says. It does nothing with that in a PUBLISH, but copies it with
+// the message to wherever that is kept: the client id may be another user's by the
+// time of a delivery, and the topic replaced by an alias.
 func signPublish(cl *mqtt.Client, pk *packets.Packet) {
 	pk.Connect.ClientIdentifier, pk.Connect.Username = cl.ID, cl.Properties.Username
+	pk.Connect.WillTopic = pk.TopicName
+}
+
+// isSigned reports whether it has, and nobody has changed the publisher since, as
+// another hook may.
+func isSigned(pk *packets.Packet) bool {
+	return pk.Connect.ClientIdentifier != "" && pk.Connect.ClientIdentifier == pk.Origin
 }
 
 // publisherOf returns the user name of a message's publisher, "" for none. What
 // is not signed, such as a will, has that of its client id, if that is known.
 func (h *Hook) publisherOf(pk *packets.Packet) string {
-	if id := pk.Connect.ClientIdentifier; id != "" && id == pk.Origin { // which another hook may change
+	if isSigned(pk) {
 		return view(pk.Connect.Username)
 	}
 	return h.userOf(pk.Origin)

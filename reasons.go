@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"syscall"
 
+	"github.com/gorilla/websocket"
 	"github.com/mochi-mqtt/server/v2/packets"
 )
 
@@ -36,14 +38,15 @@ type farewell struct {
 func reasonOf(cause, err error, bye farewell) string {
 	var code packets.Code
 	var netErr net.Error
+	var closed *websocket.CloseError
 	switch {
 	case cause == nil: // Client.Stop(nil)
 		return reasonKicked
 	case errors.As(cause, &code):
 		return codeReason(code.Code, bye)
-	case errors.As(cause, &netErr) && netErr.Timeout():
+	case errors.As(cause, &netErr) && netErr.Timeout() && !errors.Is(cause, syscall.ETIMEDOUT): // which the system has given up
 		return reasonKeepalive
-	case netErr != nil, errors.Is(cause, io.EOF), errors.Is(cause, io.ErrUnexpectedEOF), errors.Is(cause, net.ErrClosed):
+	case errors.As(cause, &closed), netErr != nil, errors.Is(cause, io.EOF), errors.Is(cause, io.ErrUnexpectedEOF), errors.Is(cause, net.ErrClosed):
 		return reasonTCPClosed
 	case errors.Is(err, cause): // the broker could not make sense of what it read
 		return codeNames[packets.ErrProtocolViolation.Code]

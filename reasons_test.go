@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/gorilla/websocket"
 	"github.com/mochi-mqtt/server/v2/packets"
 )
 
@@ -32,6 +33,8 @@ func TestReasonOf(t *testing.T) {
 		{"RST", &net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)}, nil, farewell{}, "tcp_closed"},
 		{"closed", closed, closed, farewell{}, "tcp_closed"},
 		{"keepalive", &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, nil, farewell{}, "keepalive_timeout"},
+		{"peer is silent", &net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ETIMEDOUT)}, nil, farewell{}, "tcp_closed"},
+		{"close frame", fmt.Errorf("x: %w", &websocket.CloseError{Code: websocket.CloseGoingAway}), nil, farewell{}, "tcp_closed"},
 		{"takeover", packets.ErrSessionTakenOver, closed, farewell{}, "takeovered"},
 		{"server stop", packets.ErrServerShuttingDown, closed, farewell{}, "server_shutdown"},
 		{"program, keep alive timeout", packets.ErrKeepAliveTimeout, closed, farewell{}, "keepalive_timeout"},

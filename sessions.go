@@ -1,9 +1,11 @@
 package webhook
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -29,6 +31,7 @@ type session struct {
 	connectedAt int64 // when cl was reported as connected, Unix milliseconds
 
 	discarded bool        // a clean start ended the session; not reported yet
+	expired   bool        // the broker ended the session while cl's OnDisconnect is yet to come
 	closed    int64       // when a takeover closed cl, Unix milliseconds; not reported yet
 	wait      *time.Timer // for the CONNACK that reports those
 
@@ -59,7 +62,7 @@ func (s *session) begin(cl *mqtt.Client, state sessionState) {
 	s.cl.Store(cl)
 	s.state, s.known = state, true
 	s.persistent, s.bye = true, farewell{}
-	s.discarded, s.closed, s.wait = false, 0, nil
+	s.discarded, s.expired, s.closed, s.wait = false, false, 0, nil
 	s.connectedAt = 0
 }
 
@@ -81,6 +84,7 @@ func (h *Hook) connackSent(cl *mqtt.Client, code byte, resumed bool) {
 		h.report(&connack)
 		return
 	}
+	h.see(cl)
 	s := h.sessions.lock(cl.ID)
 	defer h.sessions.unlock(s)
 	h.report(&connect)
@@ -155,6 +159,21 @@ func (h *Hook) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
 // added later.
 func (h *Hook) OnStarted() { h.complete.Store(h.need(needSessions)) }
 
+// see remembers that a connection is not older than the tracking.
+func (h *Hook) see(cl *mqtt.Client) {
+	if h.complete.Load() {
+		return // none is
+	}
+	me := weak.Make(cl)
+	h.seen.Store(me, nil)
+	runtime.AddCleanup(cl, func(me weak.Pointer[mqtt.Client]) { h.seen.Delete(me) }, me)
+}
+
+func (h *Hook) isSeen(cl *mqtt.Client) bool {
+	_, ok := h.seen.Load(weak.Make(cl))
+	return ok
+}
+
 // adopt makes a record for a connection that is older than the tracking, when
 // it does something that the record is needed for.
 func (h *Hook) adopt(cl *mqtt.Client) {
@@ -199,7 +218,7 @@ func (h *Hook) OnDisconnect(cl *mqtt.Client, err error, expire bool) {
 				s.state = sessionOver
 			}
 			return
-		case h.complete.Load(), cl.IsTakenOver(), isTakeover(cause):
+		case h.complete.Load(), h.isSeen(cl), cl.IsTakenOver(), isTakeover(cause):
 			return // reported long ago, when another one took over
 		}
 		s.begin(cl, sessionConnected)
@@ -216,7 +235,11 @@ func (h *Hook) OnDisconnect(cl *mqtt.Client, err error, expire bool) {
 	}
 	reason := reasonOf(cause, err, s.bye)
 	h.disconnected(s, cl, reason)
-	if !expire {
+	switch {
+	case s.expired:
+		h.expire(s)
+		return
+	case !expire:
 		s.state = sessionOffline
 		return
 	}
@@ -318,10 +341,16 @@ func (h *Hook) OnClientExpired(cl *mqtt.Client) {
 		return // reported; or resumed while it expired
 	case s.state == sessionConnected:
 		if s.closed == 0 {
-			return // OnDisconnect is yet to come
+			s.expired = current == cl // R is busy with a packet
+			return
 		}
 		h.disconnected(s, current, reasonTakenOver)
 	}
+	h.expire(s)
+}
+
+// expire ends a session because of its time.
+func (h *Hook) expire(s *session) {
 	h.reportEarly(s)
 	h.terminated(s, s.cl.Load(), reasonExpired)
 	h.forget(s)

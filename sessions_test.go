@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -10,9 +11,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/gorilla/websocket"
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/hooks/storage"
+	"github.com/mochi-mqtt/server/v2/listeners"
 	"github.com/mochi-mqtt/server/v2/packets"
 	"github.com/mochi-mqtt/server/v2/system"
 )
@@ -590,24 +594,97 @@ func TestTerminatedOnce(t *testing.T) {
 	var got []event
 	h := Hook{observe: func(ev event) { got = append(got, ev) }}
 	h.watch(kindsOf(kindConnected, kindDisconnected, kindTerminated))
-	server := mqtt.New(&mqtt.Options{Logger: discardLogger()})
-	connack := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}}
-	client := func() *mqtt.Client {
-		ours, theirs := net.Pipe()
-		t.Cleanup(func() { ours.Close(); theirs.Close() })
-		cl := server.NewClient(ours, "tcp", "x", false)
-		cl.Properties.Clean = true
-		return cl
-	}
-	old := client()
-	h.OnPacketSent(old, connack, nil)
-	h.OnSessionEstablished(old, packets.Packet{})
-	old.Stop(io.EOF)
-	h.OnDisconnect(old, io.EOF, true)
-	h.OnUnsubscribed(old, packets.Packet{}) // in R of old
+	old := callClient(t, &h, "x")
+	callEnd(&h, old, true)
 	h.OnUnsubscribed(old, packets.Packet{}) // in R of the new one
-	next := client()
-	h.OnPacketSent(next, connack, nil)
-	h.OnSessionEstablished(next, packets.Packet{})
+	callClient(t, &h, "x")
 	wantLines(t, lines(got), "connected x", "disconnected x tcp_closed", "session_terminated x tcp_closed", "connected x")
+}
+
+// callClient makes the callbacks of a connection without a broker.
+func callClient(t *testing.T, h *Hook, id string) *mqtt.Client {
+	ours, theirs := net.Pipe()
+	t.Cleanup(func() { ours.Close(); theirs.Close() })
+	cl := mqtt.New(&mqtt.Options{Logger: discardLogger()}).NewClient(ours, "tcp", id, false)
+	cl.Properties.Clean = true
+	h.OnPacketSent(cl, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}}, nil)
+	h.OnSessionEstablished(cl, packets.Packet{})
+	return cl
+}
+
+// callEnd makes those of its end, which the session has survived or not.
+func callEnd(h *Hook, cl *mqtt.Client, expire bool) {
+	cl.Stop(io.EOF)
+	h.OnDisconnect(cl, io.EOF, expire)
+	if expire {
+		h.OnUnsubscribed(cl, packets.Packet{})
+	}
+}
+
+// TestForgottenByTheBroker has rules that came by a reload, and a connection that the
+// broker forgets, as it does when its client id is free a moment too late: another one
+// comes and goes in its place.
+func TestForgottenByTheBroker(t *testing.T) {
+	var got []event
+	h := Hook{observe: func(ev event) { got = append(got, ev) }}
+	h.watch(kindsOf(kindConnected, kindDisconnected, kindTerminated))
+	forgotten := callClient(t, &h, "x")
+	callEnd(&h, callClient(t, &h, "x"), true)
+	before := len(got)
+	callEnd(&h, forgotten, true)
+	wantLines(t, lines(got[before:]))
+}
+
+// TestExpiresBeforeOnDisconnect has a session that ends while its connection's reader
+// is busy with a packet.
+func TestExpiresBeforeOnDisconnect(t *testing.T) {
+	var got []event
+	h := Hook{observe: func(ev event) { got = append(got, ev) }}
+	h.watch(kindsOf(kindConnected, kindDisconnected, kindTerminated))
+	h.OnStarted()
+	cl := callClient(t, &h, "x")
+	cl.Stop(io.EOF)
+	h.OnClientExpired(cl)
+	h.OnDisconnect(cl, io.EOF, false)
+	wantLines(t, lines(got), "connected x", "disconnected x tcp_closed", "session_terminated x expired")
+	if n := h.sessionCount(); n != 0 {
+		t.Errorf("%d sessions remembered", n)
+	}
+}
+
+// TestWebsocketCloses ends connections as browsers do.
+func TestWebsocketCloses(t *testing.T) {
+	b := startBroker(t, lifecycle)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	ws := listeners.NewWebsocket(listeners.Config{ID: "ws", Address: address})
+	if err := b.server.AddListener(ws); err != nil {
+		t.Fatal(err)
+	}
+	go ws.Serve(b.server.EstablishConnection)
+	var c *websocket.Conn
+	awaitTrue(t, "the listener serves", func() bool {
+		dialer := websocket.Dialer{Subprotocols: []string{"mqtt"}}
+		c, _, err = dialer.Dial("ws://"+address, nil)
+		return err == nil
+	})
+	defer c.Close()
+	var connect bytes.Buffer
+	pk := rawConnect{ID: "c", Clean: true}.packet()
+	if err := pk.ConnectEncode(&connect); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WriteMessage(websocket.BinaryMessage, connect.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	b.waitFor(t, "connected c")
+	goodbye := websocket.FormatCloseMessage(websocket.CloseGoingAway, "")
+	if err := c.WriteControl(websocket.CloseMessage, goodbye, time.Now().Add(rawTimeout)); err != nil {
+		t.Fatal(err)
+	}
+	b.waitFor(t, "disconnected c tcp_closed", "session_terminated c tcp_closed")
 }
