@@ -178,7 +178,11 @@ func (e *endpoint) end(reason dropReason) {
 	select {
 	case <-closed:
 	case <-late:
-		e.log.Warn("disk too slow, stopped without waiting for it")
+		what := "disk"
+		if e.stream != nil && e.disk == nil {
+			what = "NATS"
+		}
+		e.log.Warn(what + " too slow, stopped without waiting for it")
 	}
 	switch s := e.queue.stats(); {
 	case e.disk == nil:

@@ -16,6 +16,10 @@ import (
 // of another lane: a stream with replicas answers in milliseconds.
 const forwarders = 256
 
+// forwardTimeout is how long a stream may take to answer. It is less than the time
+// for which the stream knows what it has, so that a repetition is noticed.
+const forwardTimeout = 5 * time.Second
+
 // engine is the name under which the stream engine is registered.
 const engine = "jetstream"
 
@@ -62,7 +66,9 @@ func (c *Endpoint) sending() *Endpoint {
 		f.PoolSize = forwarders
 	}
 	f.Batch, f.Compression, f.RateLimit = Batch{}, NoCompression, RateLimit{}
-	// How long to leave the receiver alone says nothing about the stream.
+	// How long to wait for the receiver, or to leave it alone, says nothing about the
+	// stream.
+	f.Timeout = forwardTimeout
 	f.Breaker = Breaker{Failures: 10, Cooldown: time.Second}
 	f.Retry.MinBackoff, f.Retry.MaxBackoff = 100*time.Millisecond, time.Second
 	return &f

@@ -3,6 +3,7 @@ package webhook
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestEngineMissing says what to import.
@@ -44,6 +45,16 @@ func TestPartition(t *testing.T) {
 	for n := range 64 {
 		if seen[n] < 20 {
 			t.Errorf("without order, partition %d of 64 has %d events of 6400", n, seen[n])
+		}
+	}
+}
+
+// TestForwardTimeout: how long the receiver may take says nothing about the stream.
+func TestForwardTimeout(t *testing.T) {
+	for _, timeout := range []time.Duration{time.Millisecond, time.Hour} {
+		c := Endpoint{Timeout: timeout, Stream: Stream{URL: "nats://n"}}
+		if got := c.sending().Timeout; got != forwardTimeout {
+			t.Errorf("%v: a publish has %v, want %v", timeout, got, forwardTimeout)
 		}
 	}
 }

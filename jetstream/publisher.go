@@ -3,6 +3,8 @@ package jetstream
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -14,8 +16,13 @@ import (
 
 // A publisher puts a broker's events into a stream.
 type publisher struct {
-	*connection
 	config stream.Config
+	dialed chan struct{} // closed when it has a connection, or cannot have one
+
+	link    sync.Mutex  // guards the next three, and is not held for long
+	conn    *connection // nil before that
+	dialErr error       // why it cannot have one
+	closed  bool
 
 	mu      sync.Mutex
 	failed  error     // why the stream is not there, or not as it has to be
@@ -25,24 +32,17 @@ type publisher struct {
 
 // Publisher implements [stream.Driver].
 func (driver) Publisher(c stream.Config) (stream.Publisher, error) {
-	// What was not sent is not sent later by itself: the queue does that.
-	conn, err := connect(c, nats.ReconnectBufSize(-1))
-	if err != nil {
-		return nil, err
-	}
-	p := &publisher{connection: conn, config: c}
-	conn.conn.SetReconnectHandler(func(*nats.Conn) {
-		conn.connected()
-		p.suspect() // it may be another server's
-	})
+	p := &publisher{config: c, dialed: make(chan struct{})}
+	go p.dial() // ends when all servers have been tried
+	silent.wait(c.URL, p.dialed)
 	ctx, cancel := timeout(context.Background())
 	defer cancel()
-	err = p.state()
-	if err == nil {
-		err = p.ready(ctx)
-	}
+	_, err := p.ready(ctx)
 	var misconfigured *stream.Misconfigured
-	if errors.As(err, &misconfigured) {
+	p.link.Lock()
+	impossible := p.dialErr != nil || errors.As(err, &misconfigured)
+	p.link.Unlock()
+	if impossible {
 		p.Close()
 		return nil, err
 	}
@@ -52,6 +52,69 @@ func (driver) Publisher(c stream.Config) (stream.Publisher, error) {
 	return p, nil
 }
 
+// dial connects. Servers that do not answer take their time.
+func (p *publisher) dial() {
+	defer close(p.dialed)
+	// What was not sent is not sent later by itself: the queue does that.
+	conn, err := connect(p.config, nats.ReconnectBufSize(-1))
+	if err == nil {
+		conn.conn.SetReconnectHandler(func(*nats.Conn) {
+			conn.connected()
+			p.suspect() // it may be another server's
+		})
+	}
+	p.link.Lock()
+	defer p.link.Unlock()
+	p.conn, p.dialErr = conn, err
+	if p.closed && err == nil {
+		go conn.conn.Close() // which may wait
+	}
+}
+
+// silent are the servers that have not answered of late: a start waits for them
+// once, and not for each endpoint.
+var silent silence
+
+type silence struct {
+	mu    sync.Mutex
+	until map[string]time.Time // by URL
+}
+
+// wait waits until somebody has been reached, but not for long.
+func (s *silence) wait(url string, reached <-chan struct{}) {
+	s.mu.Lock()
+	most := firstConnect
+	if time.Now().Before(s.until[url]) {
+		most = firstConnect / 10
+	}
+	s.mu.Unlock()
+	select {
+	case <-reached:
+		return
+	case <-time.After(most):
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.until, func(_ string, until time.Time) bool { return time.Now().After(until) })
+	if s.until == nil {
+		s.until = make(map[string]time.Time)
+	}
+	s.until[url] = time.Now().Add(5 * firstConnect)
+}
+
+// connection returns the connection, or why there is none now.
+func (p *publisher) connection() (*connection, error) {
+	p.link.Lock()
+	defer p.link.Unlock()
+	switch {
+	case p.dialErr != nil:
+		return nil, p.dialErr
+	case p.conn == nil:
+		return nil, errors.New("not connected to NATS: no server answers")
+	}
+	return p.conn, p.conn.state()
+}
+
 // recheck is how long after a failure the stream is looked at again, and
 // checkEvery how long after it was right: somebody may make it anew.
 const (
@@ -59,14 +122,18 @@ const (
 	checkEvery = time.Minute
 )
 
-// ready sees to it that the stream has been checked.
-func (p *publisher) ready(ctx context.Context) error {
+// ready returns the connection when the stream has been checked.
+func (p *publisher) ready(ctx context.Context) (*connection, error) {
+	conn, err := p.connection()
+	if err != nil { // NATS itself would speak of buffers
+		return nil, err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if time.Now().Before(p.checkAt) {
-		return p.failed
+		return conn, p.failed
 	}
-	_, err := ensure(ctx, p.js, eventStream(&p.config))
+	_, err = ensure(ctx, conn.js, eventStream(&p.config))
 	var misconfigured *stream.Misconfigured
 	p.checkAt = time.Now().Add(checkEvery)
 	if err != nil {
@@ -75,7 +142,7 @@ func (p *publisher) ready(ctx context.Context) error {
 	if err == nil || !p.fine || errors.As(err, &misconfigured) { // else publishing may work all the same
 		p.failed, p.fine = err, err == nil
 	}
-	return p.failed
+	return conn, p.failed
 }
 
 // suspect lets the next publish look at the stream first.
@@ -96,13 +163,16 @@ const (
 )
 
 func (p *publisher) Publish(ctx context.Context, partition int, id string, event []byte) error {
-	if err := p.state(); err != nil { // NATS itself would speak of buffers
+	conn, err := p.ready(ctx)
+	if err != nil {
 		return err
 	}
-	if err := p.ready(ctx); err != nil {
-		return err
+	to := subject(&p.config, partition)
+	if most := p.config.MaxBytes; most >= 0 && int64(len(to)+len(event)) > most {
+		// The server says what it says of a stream that is full for now.
+		return &stream.Refused{Err: fmt.Errorf("an event of %d bytes is larger than the stream, whose max_bytes is %d", len(event), most)}
 	}
-	err := publish(ctx, p.js, p.config.Name, subject(&p.config, partition), id, event)
+	err = publish(ctx, conn.js, p.config.Name, to, id, event)
 	if errors.Is(err, jetstream.ErrNoStreamResponse) { // it may be gone: look again
 		p.suspect()
 	}
@@ -125,7 +195,7 @@ func publish(ctx context.Context, js jetstream.JetStream, name, subject, id stri
 }
 
 func (p *publisher) Err() error {
-	if err := p.state(); err != nil {
+	if _, err := p.connection(); err != nil {
 		return err
 	}
 	p.mu.Lock()
@@ -133,4 +203,12 @@ func (p *publisher) Err() error {
 	return p.failed
 }
 
-func (p *publisher) Close() { p.conn.Close() }
+func (p *publisher) Close() {
+	p.link.Lock()
+	p.closed = true
+	conn := p.conn
+	p.link.Unlock()
+	if conn != nil {
+		conn.conn.Close()
+	}
+}

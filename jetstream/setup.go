@@ -128,6 +128,12 @@ func differences(want, have *jetstream.StreamConfig) (found []string) {
 	differ("max_msg_size", int32(-1), have.MaxMsgSize)
 	differ("no_ack", false, have.NoAck)
 	differ("sealed", false, have.Sealed)
+	if have.SubjectTransform != nil {
+		found = append(found, "it has a subject_transform")
+	}
+	if have.Mirror != nil || len(have.Sources) > 0 {
+		found = append(found, "it is made of other streams")
+	}
 	if have.Duplicates < want.Duplicates {
 		found = append(found, fmt.Sprintf("duplicate_window is %v, less than %v", have.Duplicates, want.Duplicates))
 	}

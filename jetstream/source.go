@@ -268,8 +268,7 @@ func (s *source) look() error {
 	}
 	s.mu.Unlock()
 
-	workers := s.countWorkers()
-	share := (s.config.Partitions + workers - 1) / workers
+	share := s.share()
 	s.mu.Lock()
 	more := share - len(s.partitions)
 	if more >= 0 {
@@ -334,30 +333,43 @@ func parseConsumer(name string) (endpoint string, n int, worker string, ok bool)
 	return name[:i], n, worker, err == nil
 }
 
-// countWorkers returns how many workers answer, this one included.
-func (s *source) countWorkers() int {
+// share returns how many partitions are this worker's. What is left over when they
+// are divided goes to those whose ids come first.
+func (s *source) share() int {
+	ids := s.callRoll()
+	share := s.config.Partitions / len(ids)
+	if slices.Index(ids, s.id) < s.config.Partitions%len(ids) {
+		share++
+	}
+	return share
+}
+
+// callRoll returns the ids of the workers that answer, this one included, in order.
+func (s *source) callRoll() []string {
+	ids := []string{s.id}
 	inbox := s.conn.NewInbox()
 	answers, err := s.conn.SubscribeSync(inbox)
 	if err != nil {
-		return 1
+		return ids
 	}
 	defer func() { _ = answers.Unsubscribe() }()
 	if err := s.conn.PublishRequest(s.presence(), inbox, nil); err != nil {
-		return 1
+		return ids
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, rollCall)
 	defer cancel()
-	workers := map[string]bool{s.id: true}
 	for {
 		m, err := answers.NextMsgWithContext(ctx)
 		if err != nil {
-			return len(workers)
+			slices.Sort(ids)
+			return slices.Compact(ids)
 		}
-		workers[string(m.Data)] = true
+		ids = append(ids, string(m.Data))
 	}
 }
 
-// takeMore takes up to most partitions that nobody has.
+// takeMore takes up to most partitions that nobody has, as many as a beat has time
+// for: what it has needs its lease renewed.
 func (s *source) takeMore(most int, taken map[int]bool) error {
 	var free []int
 	s.mu.Lock()
@@ -373,7 +385,11 @@ func (s *source) takeMore(most int, taken map[int]bool) error {
 	for n := range taken {
 		delete(s.denied, n)
 	}
+	late := time.Now().Add(beat)
 	for _, n := range free[:min(len(free), max(most, 0))] {
+		if time.Now().After(late) {
+			break
+		}
 		err := s.take(n)
 		var api *jetstream.APIError
 		switch {

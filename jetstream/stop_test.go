@@ -110,6 +110,41 @@ func TestStopWithoutNATS(t *testing.T) {
 	}
 }
 
+// TestStartsWithoutAnswer starts a broker with many endpoints whose servers take
+// connections and say nothing: it waits for them once.
+func TestStartsWithoutAnswer(t *testing.T) {
+	t.Parallel()
+	mute, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { mute.Close() })
+	url := "nats://" + mute.Addr().String()
+	cfg := config("http://127.0.0.1:1/", strings.Join([]string{url, url, url}, ","), nil)
+	for i := range 7 {
+		other := cfg.Endpoints[0]
+		other.Name = fmt.Sprint("other", i)
+		cfg.Endpoints = append(cfg.Endpoints, other)
+	}
+	begin := time.Now()
+	h := new(webhook.Hook)
+	log, lines := logger(t, "broker")
+	h.SetOpts(log, nil)
+	if err := h.Init(&webhook.Options{Config: cfg, DrainTimeout: -1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Healthy(); err == nil || !strings.Contains(err.Error(), "no server answers") {
+		t.Errorf("healthy: %v", err)
+	}
+	_ = h.Stop()
+	if took := time.Since(begin); took > 10*time.Second { // with 6 s for each it is 48 s
+		t.Errorf("start and stop took %v", took)
+	}
+	if strings.Contains(lines.String(), "too slow") {
+		t.Errorf("log:\n%s", lines)
+	}
+}
+
 // TestNeverConnected stops a worker that has never reached NATS, because there
 // is nobody or because nobody answers.
 func TestNeverConnected(t *testing.T) {

@@ -5,10 +5,13 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -287,6 +290,10 @@ func TestDifferences(t *testing.T) {
 		{func(c *jetstream.StreamConfig) { c.Duplicates = time.Second }, "duplicate_window is 1s, less than 1m0s"},
 		{func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage }, "storage is Memory, not File"},
 		{func(c *jetstream.StreamConfig) { c.Subjects = []string{"other"} }, `subjects are ["other"], without "MQTT_WEBHOOKS.*.*"`},
+		{func(c *jetstream.StreamConfig) {
+			c.SubjectTransform = &jetstream.SubjectTransformConfig{Source: "MQTT_WEBHOOKS.*.*", Destination: "MQTT_WEBHOOKS.$1.X.$2"}
+		}, "it has a subject_transform"},
+		{func(c *jetstream.StreamConfig) { c.Sources = []*jetstream.StreamSource{{Name: "OTHER"}} }, "it is made of other streams"},
 		{func(c *jetstream.StreamConfig) { c.Metadata["mochi-webhook-partitions"] = "16" }, "partitions (metadata mochi-webhook-partitions) is 16, not 8"},
 		{func(c *jetstream.StreamConfig) { c.Metadata = nil }, "is not set, not 8"},
 	} {
@@ -356,10 +363,34 @@ func TestShares(t *testing.T) {
 	shares(4, 4)
 	startWorker(t, cfg)
 	shares(3, 3, 2)
+	fourth, fifth := startWorker(t, cfg), startWorker(t, cfg)
+	shares(2, 2, 2, 1, 1) // four would do with two each
+	fourth.stop()
+	fifth.stop()
+	shares(3, 3, 2)
 	second.stop()
 	shares(4, 4)
 	first.stop()
 	shares(8)
+}
+
+// TestLargerThanTheStream has events that the stream can never take: they must not
+// wait as if it were full for now.
+func TestLargerThanTheStream(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t, nil)
+	r := startReceiver(t)
+	cfg := config(r.URL, s.ClientURL(), func(e *webhook.Endpoint) { e.Stream.MaxBytes = 100 << 10 })
+	b := startBroker(t, cfg, 1)
+	large := mqtt.New(&mqtt.Options{Logger: slog.New(slog.DiscardHandler)}).NewClient(nil, "tcp", "large", false)
+	for range 3 {
+		b.OnPublished(large, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish}, TopicName: "t", Payload: make([]byte, 200<<10)})
+	}
+	b.publishAll(10)
+	awaitForwarded(t, b, 10)
+	if s := b.Stats().Endpoints["orders"]; s.Dead != 3 || s.Retried != 0 {
+		t.Errorf("stats %+v", s)
+	}
 }
 
 // TestSharedStream has endpoints in one stream that get the same events, and
