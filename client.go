@@ -21,7 +21,6 @@ const userAgent = "mochi-webhook/1"
 type client struct {
 	scheme string
 	host   string // with port, for dialing
-	path   string // request target as written: path and query
 
 	// heads are the fixed parts of requests by request.head: 0 is that of
 	// most, others are of rules with headers of their own.
@@ -62,7 +61,6 @@ func newClient(ep *Endpoint, rt http.RoundTripper) (*client, error) {
 	c := &client{
 		scheme:    u.Scheme,
 		host:      net.JoinHostPort(u.Hostname(), port),
-		path:      target,
 		signing:   ep.Signing,
 		transport: rt,
 	}

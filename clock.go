@@ -161,7 +161,7 @@ func (c *clock) expire(now time.Time) time.Duration {
 			return maxAge // what comes now will not be due before
 		}
 		e := q.entries.at(at)
-		if left := maxAge - now.Sub(time.UnixMilli(e.born)); left > 0 {
+		if left := maxAge - max(now.Sub(time.UnixMilli(e.born)), 0); left > 0 { // another machine's clock may be ahead
 			return left
 		}
 		c.jobs = q.takeOut(c.jobs, at)

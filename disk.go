@@ -115,8 +115,7 @@ func (d *disk) fetch(buf []byte, ref uint64) ([]byte, error) {
 
 func (d *disk) remove(ref uint64) { d.spool.Done(spool.Ref(ref)) }
 
-// cost is about what a record takes of its segment.
-func (d *disk) cost(size int) int64 { return int64(size+16+7)&^7 + 8 }
+func (d *disk) cost(size int) int64 { return spool.Cost(size) }
 
 // wait waits until a record is synced, until the deadline. It reports whether
 // it is.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -579,6 +580,21 @@ func TestMaxAgeAndMaxAttempts(t *testing.T) {
 			s := e.queue.stats()
 			checkSum(t, s)
 			if s.Dead != 500 {
+				t.Errorf("stats %+v", s)
+			}
+			e.stop(0)
+		})
+	})
+	t.Run("ahead of the clock", func(t *testing.T) { // as another machine's may be
+		synctest.Test(t, func(t *testing.T) {
+			c := defaultEndpoint()
+			c.Retry.MaxAge = math.MaxInt64
+			e := startFake(c, func(*request, time.Time, <-chan struct{}) outcome { return outcome{verdict: failed, status: 500} })
+			ev := publishOf("c", "x")
+			ev.time = time.Now().Add(10 * time.Second).UnixMilli()
+			e.queue.offer(ev, false)
+			time.Sleep(time.Minute)
+			if s := e.queue.stats(); s.Waiting != 1 {
 				t.Errorf("stats %+v", s)
 			}
 			e.stop(0)

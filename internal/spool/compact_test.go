@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"math"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -170,6 +171,24 @@ func TestNothingIsRemoved(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestHugeLimit has a limit near the largest number: nothing may overflow.
+func TestHugeLimit(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *crashFS) {
+		f := &keepFS{crashFS: c}
+		s, _, _ := mustOpen(t, "d", Options{fs: f, MaxBytes: math.MaxInt64, segmentSize: 64 << 10})
+		f.keep.Store(true)
+		for range 1000 {
+			ref, err := s.Append(make([]byte, 700))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Done(ref)
+			time.Sleep(10 * time.Millisecond)
+		}
+		f.keep.Store(false)
+	})
 }
 
 // TestMarksOfFresh finishes records out of order as fast as they come: segments

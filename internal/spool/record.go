@@ -32,6 +32,10 @@ func makeRef(seq uint64, pos int64) Ref {
 func (r Ref) seq() uint64 { return uint64(r) >> refBits }
 func (r Ref) pos() int64  { return int64(r&(1<<refBits-1)) * alignment }
 
+// Cost is what a record of n bytes counts toward Options.MaxBytes, with the mark that
+// it is done.
+func Cost(n int) int64 { return recordSize(n) + markSize }
+
 // recordSize is the length on disk of a record of n bytes.
 func recordSize(n int) int64 {
 	return roundUp(headerSize + int64(n))

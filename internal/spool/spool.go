@@ -140,7 +140,7 @@ func newRound() *round { return &round{done: make(chan struct{})} }
 func (s *Spool) Append(rec []byte) (Ref, error) {
 	n := recordSize(len(rec))
 	limit := s.maxBytes.Load()
-	if len(rec) > maxRecord || limit >= 0 && n+markSize+segmentOverhead > limit {
+	if len(rec) > maxRecord || limit >= 0 && Cost(len(rec))+segmentOverhead > limit {
 		return 0, ErrTooLarge
 	}
 	sum := crc32.Update(bodySeed(s.seed), castagnoli, rec)
@@ -211,7 +211,7 @@ func (s *Spool) fits(n int64) bool {
 		size += segmentOverhead
 	}
 	// Graves go before anything is written, unless they cannot be removed.
-	return size <= limit && (s.choreErr == nil || size+s.buried <= limit+s.segmentSize)
+	return size <= limit && (s.choreErr == nil || size+s.buried-s.segmentSize <= limit)
 }
 
 // begin starts a segment. Its file is made when there is something to write.
