@@ -50,7 +50,7 @@ func readLetters(t testing.TB, path string) (letters []deadLetter) {
 }
 
 func TestDeadLetterLine(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "dead.jsonl")
+	path := filepath.Join(t.TempDir(), "new", "dead.jsonl")
 	f := openTestLetters(t, DeadLetter{File: path, MaxBytes: 1 << 20})
 	l := &deadLetter{
 		ID: "0197f3c0-0000-7000-8000-000000000001", Time: time.UnixMilli(1706703724960).UTC(), Endpoint: "audit",
@@ -75,8 +75,10 @@ func TestDeadLetterLine(t *testing.T) {
 			t.Errorf("body %d: got %q, %v, want %q", i, got, err, want)
 		}
 	}
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm()&0o077 != 0 {
-		t.Errorf("mode %v, %v: only the owner may read it", info.Mode(), err)
+	for _, name := range []string{path, filepath.Dir(path)} {
+		if info, err := os.Stat(name); err != nil || info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s: mode %v, %v: only the owner may read it", name, info.Mode(), err)
+		}
 	}
 }
 
@@ -354,6 +356,18 @@ func TestDeadLettersOf(t *testing.T) {
 			t.Fatalf("%d letters", len(got))
 		}
 		check(t, got[0], 3, 500, "given up: status 500")
+	})
+	t.Run("more attempts than are counted", func(t *testing.T) {
+		got := letters(t, func(e *Endpoint) {
+			e.Retry = Retry{MinBackoff: time.Millisecond, MaxBackoff: time.Millisecond, MaxAttempts: 300}
+			e.Breaker.Failures = -1
+		}, time.Minute,
+			func(h *Hook) { h.emit(publishOf("c", "x")) },
+			func() (*http.Response, error) { return answer(500) })
+		if len(got) != 1 {
+			t.Fatalf("%d letters", len(got))
+		}
+		check(t, got[0], 256, 500, "given up: status 500")
 	})
 	t.Run("too old", func(t *testing.T) {
 		got := letters(t, func(e *Endpoint) {

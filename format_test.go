@@ -209,6 +209,20 @@ func TestEMQXConnack(t *testing.T) {
 	}
 }
 
+// TestEMQXReason has all reasons that EMQX calls by another name, and one that it
+// does not.
+func TestEMQXReason(t *testing.T) {
+	for reason, want := range map[string]string{
+		"disconnect_with_will": "disconnect_with_will_message", "server_shutdown": "server_shutting_down",
+		"bad_user_name_or_password": "bad_username_or_password", "malformed_packet": "malformed_Packet",
+		"packet_identifier_in_use": "packet_identifier_inuse", "normal": "normal",
+	} {
+		if got := emqxReason(reason); got != want {
+			t.Errorf("%s: got %s, want %s", reason, got, want)
+		}
+	}
+}
+
 // TestBinaryMessageType checks what a publisher can make of the content-type.
 func TestBinaryMessageType(t *testing.T) {
 	for _, tt := range []struct {
@@ -224,6 +238,8 @@ func TestBinaryMessageType(t *testing.T) {
 		{"of the endpoint", "", markText, []Header{{"content-type", "application/x"}}, "application/x"},
 		{"no type", "json", 0, nil, "application/octet-stream"},
 		{"line break", "text/plain\r\nx: y", 0, nil, "application/octet-stream"},
+		{"line break before a parameter", "text/plain;\r\nx=y", 0, nil, "application/octet-stream"},
+		{"tab", "text/plain;\tx=y", 0, nil, "application/octet-stream"},
 		{"not ASCII", "text/plain; x=\"é\"", 0, nil, "application/octet-stream"},
 		{"posing as an event", "Application/CloudEvents+json", 0, nil, "application/octet-stream"},
 		{"posing as a batch", " application/cloudevents-batch+json", 0, nil, "application/octet-stream"},

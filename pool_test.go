@@ -642,23 +642,36 @@ func TestStopWithinDrainTimeout(t *testing.T) {
 	})
 }
 
+// TestRefusedConnectionsFillATenth: events of refused connections get a tenth of a
+// queue, and of a small one, whose tenth is less than an event, room for one.
 func TestRefusedConnectionsFillATenth(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := defaultEndpoint()
-		c.PoolSize, c.Queue.Capacity = 1, 100
-		e := startFake(c, func(_ *request, d time.Time, stop <-chan struct{}) outcome { return hang(d, stop) })
-		e.queue.offer(publishOf("c", "x"), false)
-		synctest.Wait()
-		for i := range 50 {
-			ev := publishOf("c", "x")
-			ev.kind, ev.lane, ev.conn, ev.client = kindConnack, laneConn, uint64(i), "victim"
-			e.queue.offer(ev, false)
-		}
-		if s := e.queue.stats(); s.Waiting != 10 || s.Dropped["refused_quota"] != 40 {
-			t.Errorf("stats %+v", s)
-		}
-		e.stop(0)
-	})
+	for name, test := range map[string]struct {
+		queue Queue
+		want  int
+	}{
+		"events":     {Queue{Capacity: 100, MaxBytes: -1}, 10},
+		"few events": {Queue{Capacity: 5, MaxBytes: -1}, 1},
+		"few bytes":  {Queue{Capacity: 100, MaxBytes: 1500}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := defaultEndpoint()
+				c.PoolSize, c.Queue = 1, test.queue
+				e := startFake(c, func(_ *request, d time.Time, stop <-chan struct{}) outcome { return hang(d, stop) })
+				e.queue.offer(publishOf("c", "x"), false)
+				synctest.Wait()
+				for i := range 50 {
+					ev := publishOf("c", strings.Repeat("x", 200))
+					ev.kind, ev.lane, ev.conn, ev.client = kindConnack, laneConn, uint64(i), "victim"
+					e.queue.offer(ev, false)
+				}
+				if s := e.queue.stats(); s.Waiting != test.want || s.Dropped["refused_quota"] != uint64(50-test.want) {
+					t.Errorf("%d wait, want %d; stats %+v", s.Waiting, test.want, s)
+				}
+				e.stop(0)
+			})
+		})
+	}
 }
 
 func TestBackoffRange(t *testing.T) {

@@ -149,6 +149,71 @@ func TestRedeliverCanceled(t *testing.T) {
 	}
 }
 
+// TestRedeliverCanceledWhileFull cancels while the reader waits for room in the
+// queue, which nothing makes: it does not wait for ever.
+func TestRedeliverCanceledWhileFull(t *testing.T) {
+	checkLeaks(t)
+	server := newRawServer(t, func(c *rawConn, _ int) {
+		_, _ = c.read()
+		c.wait()
+	})
+	cfg := redeliverConfig(server.url())
+	cfg.Endpoints[0].Timeout = time.Hour
+	cfg, err := cfg.resolve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := newRedelivery(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := r.run(ctx, strings.NewReader(strings.Repeat(letterLine("audit", 1, "x")+"\n", 5000)))
+		ended <- err
+	}()
+	q := r.endpoints["audit"].queue
+	awaitTrue(t, "the reader waits", func() bool {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		return len(q.blocked) > 0
+	})
+	cancel()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v, want %v", err, context.Canceled)
+		}
+	case <-time.After(rawTimeout):
+		t.Fatal("the reader still waits")
+	}
+}
+
+// TestRedeliverLong has a body that is longer than any payload that the endpoint
+// takes: max_payload is for events, and the body was made under another one.
+func TestRedeliverLong(t *testing.T) {
+	l := newRequestLog(t)
+	cfg := redeliverConfig(l.url())
+	cfg.Endpoints[0].Body.MaxPayload = 10
+	body := strings.Repeat("x", 1000)
+	stats, err := Redeliver(t.Context(), cfg, writeLetterFile(t, letterLine("audit", 1, body)))
+	if got := l.all(); err != nil || len(got) != 1 || got[0].body != body {
+		t.Errorf("%d requests, error %v, stats %+v", len(got), err, stats)
+	}
+}
+
+func TestRedeliverDisabled(t *testing.T) {
+	server := newRawServer(t, serveOK)
+	cfg := redeliverConfig(server.url())
+	cfg.Endpoints[0].Disabled = true
+	_, err := Redeliver(t.Context(), cfg, writeLetterFile(t, letterLine("audit", 1, "x")))
+	if err == nil || !strings.Contains(err.Error(), `endpoint "audit" is not configured or not enabled`) || server.accepted() > 0 {
+		t.Errorf("%d connections, error %v", server.accepted(), err)
+	}
+}
+
 func TestRedeliverErrors(t *testing.T) {
 	if _, err := Redeliver(t.Context(), redeliverConfig("http://127.0.0.1:1/"), filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v, want os.ErrNotExist", err)

@@ -584,8 +584,8 @@ func TestReloadEndsTheProbes(t *testing.T) {
 			if s := stats(); s.Waiting != 1 || s.Breaker != want || (s.OldestWaitingMS > 0) != test.waits {
 				t.Errorf("want an event that waits, breaker %s, an age: %v; stats %+v", want, test.waits, s)
 			}
-			if err := h.Healthy(); (err == nil) != test.healthy {
-				t.Errorf("Healthy: got %v, want nil: %v", err, test.healthy)
+			if err := h.Healthy(); (err == nil) != test.healthy || err != nil && !strings.Contains(err.Error(), "status 503") {
+				t.Errorf("Healthy: got %v, want nil: %v, or else the status", err, test.healthy)
 			}
 		})
 	}
@@ -633,15 +633,54 @@ func TestReloadRefuses(t *testing.T) {
 		if err := h.Reload(onDisk); err == nil {
 			t.Error("no error before Init")
 		}
-		h.Log = slog.New(slog.DiscardHandler)
+		var log logLines
+		h.Log = log.logger()
 		if err := h.Init(&Options{Config: onDisk}); err != nil {
 			t.Fatal(err)
 		}
 		_ = h.Stop()
-		if err := h.Reload(onDisk); !errors.Is(err, errStopped) {
-			t.Errorf("after Stop: %v", err)
+		if err := h.Reload(onDisk); !errors.Is(err, errStopped) || strings.Contains(log.String(), "configuration refused") {
+			t.Errorf("after Stop: %v, which is no fault of the configuration; log:\n%s", err, log.String())
 		}
 	})
+}
+
+// TestRefusedReloadLeavesNothingOpen refuses a reload because of one endpoint: what was
+// opened for another one, which changes or is new, is closed, and can be opened again.
+func TestRefusedReloadLeavesNothingOpen(t *testing.T) {
+	for _, added := range []bool{false, true} {
+		t.Run(fmt.Sprint("added: ", added), func(t *testing.T) {
+			dir := t.TempDir()
+			a := Endpoint{Name: "a", URL: "http://127.0.0.1:1/", Events: rulesFor(OnMessagePublish)}
+			refused, b := a, a
+			refused.Queue, b.Name = Queue{Type: DiskQueue, Dir: dir}, "b"
+			first := &Config{Endpoints: []Endpoint{a, b}}
+			b.DeadLetter.File = filepath.Join(dir, "dead.jsonl")
+			if added {
+				first.Endpoints = first.Endpoints[:1]
+				b.Queue = Queue{Type: DiskQueue, Dir: dir}
+			}
+			h := runHook(t, &Options{Config: first, DrainTimeout: -1})
+			if err := h.Reload(&Config{Endpoints: []Endpoint{refused, b}}); err == nil {
+				t.Fatal("no error")
+			}
+			if n := openTestLetters(t, b.DeadLetter).users; n != 1 {
+				t.Errorf("the dead letter file has %d users, want the test alone", n)
+			}
+			mustReload(t, h, &Config{Endpoints: []Endpoint{a, b}})
+		})
+	}
+}
+
+// TestReloadClosesTheOldLetters changes the dead letter file: nobody has the old one
+// open any more.
+func TestReloadClosesTheOldLetters(t *testing.T) {
+	before, after := DeadLetter{File: filepath.Join(t.TempDir(), "before")}, DeadLetter{File: filepath.Join(t.TempDir(), "after")}
+	h := runHook(t, &Options{Config: allPublishes("http://127.0.0.1:1/", func(e *Endpoint) { e.DeadLetter = before }), DrainTimeout: -1})
+	mustReload(t, h, allPublishes("http://127.0.0.1:1/", func(e *Endpoint) { e.DeadLetter = after }))
+	if n, m := openTestLetters(t, before).users, openTestLetters(t, after).users; n != 1 || m != 2 {
+		t.Errorf("%d and %d users of the files, want the test alone, and with the endpoint", n, m)
+	}
 }
 
 // TestReloadAndStopRace has both at once; nothing may be left.
@@ -705,6 +744,33 @@ func TestSamePool(t *testing.T) {
 	a.Stream.URL, b.Stream.URL = "nats://127.0.0.1", "nats://127.0.0.1"
 	if samePool(&a, &b) {
 		t.Error("another ordering keeps the pool of a stream")
+	}
+}
+
+// TestSameConnections: a connection that has shown another client certificate, or told
+// a proxy another password, does not go on after a reload.
+func TestSameConnections(t *testing.T) {
+	ca := newTestCA(t, "CA")
+	connect := func(password, certFile, keyFile string) *client {
+		t.Helper()
+		withProxies(t, map[string]string{"HTTPS_PROXY": "http://user:" + password + "@proxy.test"})
+		c, err := newClient(&Endpoint{URL: "https://webhook.test/", TLS: TLS{CertFile: certFile, KeyFile: keyFile}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	cert, key := ca.clientFiles()
+	otherCert, otherKey := ca.clientFiles()
+	c := connect("old", cert, key)
+	if !c.same(connect("old", cert, key)) {
+		t.Error("the same settings take other connections")
+	}
+	if c.same(connect("old", otherCert, otherKey)) {
+		t.Error("another client certificate keeps the connections")
+	}
+	if c.same(connect("new", cert, key)) {
+		t.Error("another password for the proxy keeps the connections")
 	}
 }
 
@@ -849,6 +915,33 @@ func TestReloadKeepsCounters(t *testing.T) {
 			t.Errorf("%d departures are kept", len(h.departures))
 		}
 		_ = h.Stop()
+	})
+}
+
+// TestReloadKeepsStats changes the spelling of an endpoint's name, and its events: it is
+// counted under the first name, and what has been counted stays.
+func TestReloadKeepsStats(t *testing.T) {
+	h := runHook(t, &Options{Config: allPublishes("http://127.0.0.1:1/", nil), DrainTimeout: -1})
+	mustReload(t, h, allPublishes("http://127.0.0.1:1/", func(e *Endpoint) { e.Name, e.Events = "DEFAULT", rulesFor(OnClientConnected) }))
+	if s := h.Stats().Endpoints; len(s) != 1 || len(s["default"].Events) != 2 {
+		t.Errorf("stats %+v, want both events of default", s)
+	}
+}
+
+// TestReloadBeginsAnew brings back an endpoint that had ended: it is another one, which
+// counts from the beginning.
+func TestReloadBeginsAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		transport := roundTripFunc(func(*http.Request) (*http.Response, error) { return answer(200) })
+		h := runHook(t, &Options{Config: allPublishes("http://a/", nil), Transport: transport, DrainTimeout: -1})
+		h.emit(publishOf("c", "x"))
+		synctest.Wait()
+		mustReload(t, h, allPublishes("http://a/", func(e *Endpoint) { e.Name = "other" }))
+		synctest.Wait()
+		mustReload(t, h, allPublishes("http://a/", nil))
+		if s := h.Stats().Endpoints["default"]; s.Offered != 0 {
+			t.Errorf("stats %+v", s)
+		}
 	})
 }
 

@@ -248,7 +248,7 @@ func TestRoundTripClosedConnection(t *testing.T) {
 }
 
 // TestRoundTripSentOnce: a server that is slow, or that ends one of the streams of
-// a connection, gets a request once.
+// a connection, or all with the connection, gets a request once.
 func TestRoundTripSentOnce(t *testing.T) {
 	t.Run("timeout of the transport", func(t *testing.T) {
 		var requests atomic.Int64
@@ -267,23 +267,29 @@ func TestRoundTripSentOnce(t *testing.T) {
 			t.Errorf("%+v after %d requests, want 2", out, requests.Load())
 		}
 	})
-	t.Run("HTTP/2", func(t *testing.T) {
-		var requests atomic.Int64
-		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_, _ = io.Copy(io.Discard, r.Body)
-			if requests.Add(1) > 1 {
-				panic(http.ErrAbortHandler)
+	for name, end := range map[string]func(*httptest.Server){
+		"HTTP/2":                    func(*httptest.Server) { panic(http.ErrAbortHandler) },
+		"HTTP/2, connection closed": (*httptest.Server).CloseClientConnections,
+	} {
+		t.Run(name, func(t *testing.T) {
+			var requests atomic.Int64
+			var server *httptest.Server
+			server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				if requests.Add(1) > 1 {
+					end(server)
+				}
+			}))
+			server.EnableHTTP2 = true
+			server.StartTLS()
+			defer server.Close()
+			p := newTestRoundTripConn(t, Endpoint{URL: server.URL}, server.Client().Transport)
+			wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
+			if out := p.post(testRequest("{}"), time.Now(), soon()); out.verdict != failed || requests.Load() != 2 {
+				t.Errorf("%+v after %d requests, want 2", out, requests.Load())
 			}
-		}))
-		server.EnableHTTP2 = true
-		server.StartTLS()
-		defer server.Close()
-		p := newTestRoundTripConn(t, Endpoint{URL: server.URL}, server.Client().Transport)
-		wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
-		if out := p.post(testRequest("{}"), time.Now(), soon()); out.verdict != failed || requests.Load() != 2 {
-			t.Errorf("%+v after %d requests, want 2", out, requests.Load())
-		}
-	})
+		})
+	}
 	t.Run("HTTP/2 in clear", func(t *testing.T) {
 		var requests atomic.Int64
 		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -96,6 +96,13 @@ func TestSplitOrigins(t *testing.T) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 	})
+	t.Run("user info before the endpoint's header", func(t *testing.T) {
+		e := rich("https://a.test/", "https://u:p@a.test/")
+		e.Headers = append(e.Headers, Header{"authorization", "Bearer endpoint"})
+		if d := e.derive(1); hasHeader(d.Headers, "Authorization") {
+			t.Errorf("got %s", dump(&Config{[]Endpoint{d}}))
+		}
+	})
 }
 
 // TestSplitArrives looks at what comes to a rule's URL, of the same origin and
@@ -210,6 +217,10 @@ func TestSplitNames(t *testing.T) {
 	}{
 		{"by place", []Endpoint{endpoint("", rule(""), Rule{Event: OnMessagePublish}, rule("n"), rule(""))}, "default default-1 n default-4"},
 		{"long", []Endpoint{endpoint(long, rule("n"))}, long + " n"},
+		{"64 characters", []Endpoint{endpoint(long+"1", rule(long+"2"))}, long + "1 " + long + "2"},
+		{"64 characters by place", []Endpoint{endpoint(long[1:], rule(""))}, long[1:] + " " + long[1:] + "-1"},
+		{"65 characters", []Endpoint{endpoint(long + "12")}, `12": Name must be 1 to 64`},
+		{"65 characters of a rule", []Endpoint{endpoint("a", rule(long+"12"))}, `"a": Events[0].Name must be 1 to 64`},
 		{"too long", []Endpoint{endpoint(long, rule(""))}, `"` + long + `": Events[0].URL makes an endpoint whose name would be too long`},
 		{"of an endpoint", []Endpoint{endpoint("a", rule("B")), endpoint("b")}, `"a": Events[0].Name is the name of another endpoint`},
 		{"of its own", []Endpoint{endpoint("a", rule("A"))}, `"a": Events[0].Name is the name`},

@@ -126,6 +126,18 @@ func TestTLSClientCertificate(t *testing.T) {
 	}
 }
 
+// TestTLSClientChain has a file with the client's certificate and its CA's: both are
+// shown to the server, which may know only who is above that CA.
+func TestTLSClientChain(t *testing.T) {
+	ca := newTestCA(t, "CA")
+	certFile, keyFile := ca.clientFiles()
+	chain := writeFile(t, append(mustRead(t, certFile), mustRead(t, ca.file)...))
+	cert, problems := TLS{CertFile: chain, KeyFile: keyFile}.certificate()
+	if len(problems) > 0 || len(cert.Certificate) != 2 {
+		t.Fatalf("got %+v, %v, want two certificates", cert, problems)
+	}
+}
+
 // TestTLSResumes checks that a reconnect costs no second full handshake.
 func TestTLSResumes(t *testing.T) {
 	checkLeaks(t)

@@ -191,6 +191,81 @@ func TestHugeLimit(t *testing.T) {
 	})
 }
 
+// TestKeptFolderIsBounded finishes every record while no segment can be removed: the
+// folder does not grow beyond its limit.
+func TestKeptFolderIsBounded(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *crashFS) {
+		f := &keepFS{crashFS: c}
+		const limit, segment = 1 << 20, 64 << 10
+		s, _, _ := mustOpen(t, "d", Options{fs: f, MaxBytes: limit, segmentSize: segment})
+		f.keep.Store(true)
+		most := int64(0)
+		for range 10000 {
+			if ref, err := s.Append(make([]byte, 700)); err == nil {
+				s.Done(ref)
+			}
+			time.Sleep(time.Millisecond)
+			most = max(most, c.size())
+		}
+		if most > limit+3*segment {
+			t.Errorf("the folder had %d bytes of %d", most, limit)
+		}
+	})
+}
+
+// A firstFS is a keepFS whose compacted segments cannot be opened.
+type firstFS struct {
+	keepFS
+	bad bool
+}
+
+func (f *firstFS) open(name string, flag int) (file, error) {
+	if f.bad && strings.HasSuffix(name, logSuffix) && !strings.Contains(name, "-00-") {
+		return nil, errIO
+	}
+	return f.keepFS.open(name, flag)
+}
+
+// TestUnreadableKeepsWhatItReplaces opens a folder where compacted segments cannot be
+// read and those that they replace are still there: these may be all that is left.
+func TestUnreadableKeepsWhatItReplaces(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *crashFS) {
+		f := &firstFS{keepFS: keepFS{crashFS: c}}
+		opts := Options{fs: f, MaxBytes: 80 << 10, segmentSize: 16 << 10}
+		s, _, _ := mustOpen(t, "d", opts)
+		f.keep.Store(true)
+		for i, ref := range fillUp(s, 700) {
+			if i%3 != 0 {
+				s.Done(ref)
+			}
+		}
+		time.Sleep(time.Minute)
+		_ = s.Close() // it tells of what it cannot remove
+		segments := func() (first, compacted int) {
+			for name := range c.names {
+				switch {
+				case !strings.HasSuffix(name, logSuffix):
+				case strings.Contains(name, "-00-"):
+					first++
+				default:
+					compacted++
+				}
+			}
+			return first, compacted
+		}
+		want, compacted := segments()
+		if compacted == 0 {
+			t.Fatal("nothing was compacted")
+		}
+		f.keep.Store(false)
+		f.bad = true
+		_, _, r := mustOpen(t, "d", opts)
+		if first, _ := segments(); first != want || len(r.Unreadable) != compacted {
+			t.Errorf("%d of %d segments are left, %d are unreadable, want %d", first, want, len(r.Unreadable), compacted)
+		}
+	})
+}
+
 // TestMarksOfFresh finishes records out of order as fast as they come: segments
 // that are done before they were written leave no marks behind.
 func TestMarksOfFresh(t *testing.T) {

@@ -115,6 +115,24 @@ func TestFullDiskRecovers(t *testing.T) {
 	})
 }
 
+// TestFailedSyncIsTriedSoon: a failed sync is tried again long before the next one is
+// due.
+func TestFailedSyncIsTriedSoon(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *crashFS) {
+		s, _, _ := mustOpen(t, "d", Options{fs: c, Sync: time.Hour})
+		c.with(func() { c.badSync = true })
+		if err := s.Wait(t.Context(), add(t, s, "x")); !errors.Is(err, errIO) {
+			t.Fatalf("got %v, want %v", err, errIO)
+		}
+		c.with(func() { c.badSync = false })
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if err := s.Err(); err != nil {
+			t.Errorf("a second after the disk is well: %v", err)
+		}
+	})
+}
+
 func TestCloseTellsOfLoss(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *crashFS) {
 		s, _, _ := mustOpen(t, "d", Options{fs: c})

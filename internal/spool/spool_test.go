@@ -254,6 +254,18 @@ func TestOpenErrors(t *testing.T) {
 	}
 }
 
+// TestOpenAgainAfterAnError: an Open that fails does not keep the folder.
+func TestOpenAgainAfterAnError(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *crashFS) {
+		c.with(func() { c.crashed = true })
+		if _, _, err := Open("d", Options{fs: c}, nil); !errors.Is(err, errCrashed) {
+			t.Fatalf("got %v, want %v", err, errCrashed)
+		}
+		c.with(func() { c.crashed = false })
+		mustOpen(t, "d", Options{fs: c})
+	})
+}
+
 func TestSpools(t *testing.T) {
 	base := t.TempDir()
 	for _, name := range []string{"b", "a", "empty"} {
