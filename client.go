@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/net/idna"
 )
@@ -16,8 +17,8 @@ import (
 // userAgent is sent unless an endpoint's headers have another.
 const userAgent = "mochi-webhook/1"
 
-// A client is what all connections to one endpoint share. It is immutable,
-// and so safe for concurrent use.
+// A client is what all connections to one endpoint share. It is immutable but for
+// http2, and so safe for concurrent use.
 type client struct {
 	scheme string
 	host   string // with port, for dialing
@@ -33,6 +34,7 @@ type client struct {
 
 	transport http.RoundTripper // replaces all connections of our own
 	url       *url.URL          // of transport's requests: no user info, no fragment
+	http2     atomic.Bool       // transport's replies come over HTTP/2
 }
 
 // A head is the fixed part of requests.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/mochi-hooks/webhook/internal/spool"
@@ -16,7 +17,20 @@ import (
 type disk struct {
 	spool *spool.Spool
 	await func(ctx context.Context, ref uint64) error // until a record is synced
+
+	unread atomic.Pointer[unread] // the last time that a record could not be read
 }
+
+// An unread is a record that could not be read for now: it is tried again, and what
+// is behind it waits.
+type unread struct {
+	err error
+	at  time.Time
+}
+
+// unreadFor is how long a queue says so: somewhat longer than a retry takes, if its
+// backoff is the usual one.
+const unreadFor = time.Minute
 
 // openDisk opens an endpoint's spool and puts the events that are left there
 // from an earlier run into the queue, whose store it becomes.
@@ -110,7 +124,22 @@ func (d *disk) put(rec []byte) (uint64, dropReason) {
 func (d *disk) load(uint64, int) []byte { return nil }
 
 func (d *disk) fetch(buf []byte, ref uint64) ([]byte, error) {
-	return d.spool.Read(spool.Ref(ref), buf)
+	rec, err := d.spool.Read(spool.Ref(ref), buf)
+	if err != nil && !isGone(err) {
+		d.unread.Store(&unread{err, time.Now()})
+	}
+	return rec, err
+}
+
+// err returns what keeps records from being written, or from being read, or nil.
+func (d *disk) err() error {
+	if err := d.spool.Err(); err != nil {
+		return fmt.Errorf("queue cannot be written: %w", err)
+	}
+	if u := d.unread.Load(); u != nil && time.Since(u.at) < unreadFor {
+		return fmt.Errorf("events cannot be read from the queue: %w", u.err)
+	}
+	return nil
 }
 
 func (d *disk) remove(ref uint64) { d.spool.Done(spool.Ref(ref)) }
@@ -148,8 +177,8 @@ func warnOfOtherSpools(endpoints []Endpoint, log *slog.Logger) {
 			used := func(c Endpoint) bool {
 				return c.Queue.Type == DiskQueue && c.Queue.Dir == base && folderOf(names, c.Name) == name
 			}
-			if !slices.ContainsFunc(endpoints, used) {
-				log.Warn("queue of no configured endpoint", "dir", filepath.Join(base, name))
+			if dir := filepath.Join(base, name); !slices.ContainsFunc(endpoints, used) && !spool.IsEmpty(dir) {
+				log.Warn("queue of no configured endpoint", "dir", dir)
 			}
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -621,6 +622,85 @@ func TestDiskBlockedPublish(t *testing.T) {
 					t.Errorf("it still waits, with %+v", q.stats())
 				}
 			})
+		})
+	}
+}
+
+// TestDiskSegmentGone loses a segment's file while events wait: its events are gone, and
+// those behind them go out.
+func TestDiskSegmentGone(t *testing.T) {
+	for _, gone := range []bool{false, true} { // else it cannot be read for now
+		dir := t.TempDir()
+		synctest.Test(t, func(t *testing.T) {
+			var up atomic.Bool
+			transport := roundTripFunc(func(*http.Request) (*http.Response, error) {
+				if up.Load() {
+					return answer(200)
+				}
+				return answer(500)
+			})
+			h := startDisk(t, diskConfig(dir, func(e *Endpoint) { e.Queue.MaxBytes = 4 << 20 }), Options{Transport: transport, DrainTimeout: -1}, slog.New(slog.DiscardHandler))
+			const all = 150
+			for i := range all {
+				h.emit(publishOf("c", fmt.Sprint(i, strings.Repeat("x", 10000))))
+			}
+			time.Sleep(time.Second)
+			segments, err := filepath.Glob(filepath.Join(dir, "*", "*.log"))
+			if err != nil || len(segments) < 10 {
+				t.Fatalf("%d segments, %v", len(segments), err)
+			}
+			lost := segments[len(segments)/2]
+			rename(t, lost, filepath.Join(t.TempDir(), "lost"))
+			if !gone {
+				if err := os.Mkdir(lost, 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			up.Store(true)
+			time.Sleep(10 * time.Minute)
+			s, err := statsOf(t, h), h.Healthy()
+			switch {
+			case gone && (s.Dropped["corrupt"] == 0 || s.Dropped["corrupt"] > all/10 || s.Delivered+s.Dropped["corrupt"] != all || err != nil):
+				t.Errorf("gone: stats %+v, %v", s, err)
+			case !gone && (s.Dropped["corrupt"] > 0 || s.Waiting == 0 || err == nil || !strings.Contains(err.Error(), "cannot be read")):
+				t.Errorf("not readable: stats %+v, %v", s, err)
+			}
+			_ = h.Stop()
+		})
+	}
+}
+
+// TestDiskLoweredMuch lowers max_bytes far below what waits: each new event takes the
+// place of one.
+func TestDiskLoweredMuch(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		dir := t.TempDir()
+		synctest.Test(t, func(t *testing.T) {
+			config := func(most int64) *Config {
+				return diskConfig(dir, func(e *Endpoint) { e.Queue.MaxBytes, e.Queue.Overflow, e.PoolSize = most, DropOldest, 1 })
+			}
+			o := Options{Transport: unreachable, DrainTimeout: -1}
+			h := startDisk(t, config(8<<20), o, slog.New(slog.DiscardHandler))
+			publish := func(i int) { h.emit(publishOf(fmt.Sprint("c", i%10), strings.Repeat("x", 10000))) }
+			const all, more = 500, 300
+			for i := range all {
+				publish(i)
+			}
+			time.Sleep(10 * time.Second)
+			if restart {
+				_ = h.Stop()
+				h = startDisk(t, config(1<<20), o, slog.New(slog.DiscardHandler))
+			} else {
+				mustReload(t, h, config(1<<20))
+			}
+			for i := range more {
+				publish(i)
+				time.Sleep(time.Second)
+			}
+			if s := statsOf(t, h); s.Dropped["queue_full"] > more+more/10 || s.Waiting < all-more/10 { // segments are of different sizes
+				t.Errorf("restart %v: stats %+v", restart, s)
+			}
+			_ = h.Stop()
 		})
 	}
 }

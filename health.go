@@ -14,7 +14,7 @@ var errNotRunning = errors.New("the hook is not running")
 //
 //   - its breaker is open: it has failed many times in a row and is only
 //     probed. Its last failure is told;
-//   - its disk queue cannot be written;
+//   - its disk queue cannot be written, or could not be read in the last minute;
 //   - its stream cannot be used.
 //
 // Before Init has succeeded and once Stop has been called the hook as a whole
@@ -57,8 +57,8 @@ func (e *endpoint) healthy() error {
 		}
 	}
 	if e.disk != nil {
-		if err := e.disk.spool.Err(); err != nil {
-			errs = append(errs, fmt.Errorf("queue cannot be written: %w", err))
+		if err := e.disk.err(); err != nil {
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)

@@ -125,7 +125,7 @@ func (h *Hook) messageSent(cl *mqtt.Client, pk *packets.Packet) {
 		}
 		return
 	}
-	m := newMessage(pk, s.topicOf(cl, pk), fromUser)
+	m := newMessage(pk, h.topicOf(s, cl, pk), fromUser)
 	m.extra = messageExtra(h.extraWants(), pk)
 	if qos > 0 {
 		s.remember(pk.PacketID, &m)
@@ -203,7 +203,7 @@ func (h *Hook) sentUnseen(s *session, cl *mqtt.Client, id uint16) *message {
 	if !ok || pk.FixedHeader.Type != packets.Publish {
 		return nil
 	}
-	m := newMessage(&pk, s.topicOf(cl, &pk), h.publisherOf(&pk))
+	m := newMessage(&pk, h.topicOf(s, cl, &pk), h.publisherOf(&pk))
 	m.extra = messageExtra(h.extraWants(), &pk)
 	m.unsent = true
 	h.delivered(cl, &m)
@@ -274,25 +274,29 @@ func (h *Hook) OnQosPublish(cl *mqtt.Client, pk packets.Packet, _ int64, _ int) 
 	}
 	s := h.sessions.lock(cl.ID)
 	defer h.sessions.unlock(s)
-	s.topicOf(cl, &pk)
+	h.topicOf(s, cl, &pk)
 }
 
 // topicOf returns the topic of a message for cl, and learns its alias if it has
-// both. It returns "" if the message is not signed, as a will is not, and has an
-// alias that nobody knows.
-func (s *session) topicOf(cl *mqtt.Client, pk *packets.Packet) string {
+// both. It returns "" if the message has an alias that nobody knows, and no topic
+// written into it, as a will has none.
+func (h *Hook) topicOf(s *session, cl *mqtt.Client, pk *packets.Packet) string {
+	if isSigned(pk) && pk.TopicName != "" && pk.TopicName != pk.Connect.WillTopic {
+		h.rewrites.Store(true)
+	}
 	if !pk.Properties.TopicAliasFlag {
 		return pk.TopicName
 	}
-	alias := pk.Properties.TopicAlias
-	known := s.aliasesOf(cl, pk.FixedHeader.Dup)
+	alias, again := pk.Properties.TopicAlias, pk.FixedHeader.Dup
+	known := s.aliasesOf(cl, again)
+	topic := known.topics[alias]
 	switch {
-	case pk.TopicName == "" && isSigned(pk):
+	case pk.TopicName == "" && (topic == "" || again) && isSigned(pk) && !h.rewrites.Load():
 		return pk.Connect.WillTopic
 	case pk.TopicName == "":
-		return known.topics[alias]
+		return topic
 	}
-	if known.topics[alias] != pk.TopicName {
+	if topic != pk.TopicName {
 		if known.topics == nil {
 			known.topics = make(map[uint16]string)
 		}

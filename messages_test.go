@@ -225,6 +225,17 @@ func TestReceiveMaximum(t *testing.T) {
 	}
 }
 
+// A tenantHook, added last, publishes each message under another topic.
+type tenantHook struct{ mqtt.HookBase }
+
+func (*tenantHook) ID() string           { return "tenant" }
+func (*tenantHook) Provides(b byte) bool { return b == mqtt.OnPublish }
+
+func (*tenantHook) OnPublish(_ *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	pk.TopicName = "tenant/" + pk.TopicName
+	return pk, nil
+}
+
 func TestDeliveredTopicAlias(t *testing.T) {
 	t.Run("one connection", func(t *testing.T) {
 		b := startBroker(t, messageKinds)
@@ -271,6 +282,24 @@ func TestDeliveredTopicAlias(t *testing.T) {
 			t.Errorf("topic %q, want an alias only", pk.TopicName)
 		}
 		b.waitFor(t, `message_delivered x p->s qos0 "1"`, `message_delivered y p->s qos0 "2"`)
+	})
+	t.Run("another hook changes topics", func(t *testing.T) {
+		b := startBroker(t, messageKinds)
+		if err := b.server.AddHook(new(tenantHook), nil); err != nil {
+			t.Fatal(err)
+		}
+		s := mustConnect(t, b.addr, rawConnect{Version: 5, ID: "s", Clean: true, AliasMax: 2})
+		s.subscribe(1, "#")
+		p := mustConnect(t, b.addr, rawConnect{ID: "p", Clean: true})
+		var want []string
+		for i := range 3 {
+			p.publish("a", fmt.Sprint(i), 1, false)
+			s.take()
+			s.ping()
+			want = append(want, fmt.Sprintf(`message_delivered tenant/a p->s qos1 "%d"`, i), fmt.Sprintf(`message_acked tenant/a p->s qos1 "%d"`, i))
+		}
+		b.waitFor(t, want...)
+		wantLines(t, b.lines(), want...)
 	})
 	t.Run("of two connections ago", func(t *testing.T) {
 		b := startBroker(t, messageKinds)

@@ -70,8 +70,10 @@ func (n *recentNames) add(id, user string) {
 	if n.recent == nil || len(n.recent) >= recentNamesMax || n.bytes >= recentNamesBytes || now.Sub(n.since) > recentNamesAge {
 		n.older, n.recent, n.since, n.bytes = n.recent, make(map[string]string), now, 0
 	}
-	if _, known := n.recent[id]; !known {
-		n.bytes += len(id) + len(user)
+	before, known := n.recent[id]
+	n.bytes += len(user) - len(before)
+	if !known {
+		n.bytes += len(id)
 	}
 	n.recent[strings.Clone(id)] = strings.Clone(user)
 }

@@ -170,6 +170,7 @@ func TestPublisherRenamed(t *testing.T) {
 func TestRecentNamesAreBounded(t *testing.T) {
 	var n recentNames
 	for i := range 1000 {
+		n.add(fmt.Sprint(i), "x")
 		n.add(fmt.Sprint(i), strings.Repeat("x", 60_000))
 	}
 	kept := 0

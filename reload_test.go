@@ -1073,3 +1073,25 @@ func TestReloadShortensProbe(t *testing.T) {
 		_ = h.Stop()
 	})
 }
+
+// TestReloadBringsBackADisabledEndpoint disables an endpoint, removes it, and has it back
+// within the drain time: what waited is delivered.
+func TestReloadBringsBackADisabledEndpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		status := 500
+		transport := roundTripFunc(func(*http.Request) (*http.Response, error) { return answer(status) })
+		enabled := allPublishes("http://a/", nil)
+		h := runHook(t, &Options{Config: enabled, Transport: transport, DrainTimeout: 10 * time.Second})
+		h.emit(publishOf("c", "x"))
+		synctest.Wait()
+		mustReload(t, h, allPublishes("http://a/", func(e *Endpoint) { e.Disabled = true }))
+		mustReload(t, h, allPublishes("http://b/", func(e *Endpoint) { e.Name = "other" }))
+		time.Sleep(time.Second)
+		status = 200
+		mustReload(t, h, enabled)
+		time.Sleep(time.Minute)
+		if s := h.Stats().Endpoints["default"]; s.Delivered != 1 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}

@@ -85,8 +85,13 @@ func (p *roundTripConn) post(req *request, now, deadline time.Time) (out outcome
 	body := &lentBody{bytes: req.body}
 	defer body.revoke()
 	resp, swallowed, err := p.roundTrip(ctx, req, body, now)
-	for tried := 1; swallowed && tried < mostStale && ctx.Err() == nil; tried++ { // until a connection is new
-		resp, swallowed, err = p.roundTrip(ctx, req, body, now)
+	if swallowed && ctx.Err() == nil {
+		// A server that starts again has closed them all, but it may also be the
+		// request that makes it close: once more, on a new connection if that can be.
+		if t, ok := p.client.transport.(interface{ CloseIdleConnections() }); ok {
+			t.CloseIdleConnections()
+		}
+		resp, _, err = p.roundTrip(ctx, req, body, now)
 	}
 	if resp != nil && resp.Body != nil {
 		defer resp.Body.Close()
@@ -114,41 +119,30 @@ func (p *roundTripConn) outcomeOf(resp *http.Response) outcome {
 	return statusOutcome(resp.StatusCode, parseRetryAfter(resp.Header.Get("Retry-After"), time.Now()))
 }
 
-// mostStale bounds how many kept connections may swallow a request: a server that
-// starts again closes all of them, but it may also be the request that makes it.
-const mostStale = 8
-
 // roundTrip sends a request once. swallowed says that it went to a kept connection
 // from which no byte came back, because the server had closed it: it is then to be
 // sent again, which net/http does not do with a POST. Only net/http tells that.
 func (p *roundTripConn) roundTrip(ctx context.Context, req *request, body *lentBody, now time.Time) (resp *http.Response, swallowed bool, err error) {
 	var kept, replied atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn:              func(c httptrace.GotConnInfo) { kept.Store(c.Reused && !isShared(c.Conn)) },
+		GotConn:              func(c httptrace.GotConnInfo) { kept.Store(c.Reused && !p.client.shares(c.Conn)) },
 		GotFirstResponseByte: func() { replied.Store(true) },
 	})
 	resp, err = p.client.transport.RoundTrip(p.client.newRequest(ctx, req, p.sign, body, now))
-	var stream streamError
-	swallowed = err != nil && !isTimeout(err) && kept.Load() && !replied.Load() && !errors.As(err, &stream)
+	if err == nil && resp != nil && resp.ProtoMajor == 2 {
+		p.client.http2.Store(true)
+	}
+	swallowed = err != nil && !isTimeout(err) && kept.Load() && !replied.Load()
 	return resp, swallowed, err
 }
 
-// A streamError is net/http's error for a stream of HTTP/2, which converts to any
-// type that is like it: the connection is there, also where isShared does not know
-// it, as without TLS.
-type streamError struct {
-	StreamID uint32
-	Code     uint32
-	Cause    error
-}
-
-func (e streamError) Error() string { return fmt.Sprintf("stream error %d", e.Code) }
-
-// isShared reports whether a connection carries several requests at a time: one of
-// them may fail while it stays open.
-func isShared(c net.Conn) bool {
-	t, ok := c.(*tls.Conn)
-	return ok && t.ConnectionState().NegotiatedProtocol == "h2"
+// shares reports whether a connection carries several requests at a time: one of
+// them may fail while it stays open, and all when it breaks under them.
+func (c *client) shares(conn net.Conn) bool {
+	if t, ok := conn.(*tls.Conn); ok {
+		return t.ConnectionState().NegotiatedProtocol == "h2"
+	}
+	return c.http2.Load()
 }
 
 // newRequest makes the request of one attempt. Its header map is its own, as

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -290,6 +291,59 @@ func TestRoundTripSentOnce(t *testing.T) {
 			}
 		})
 	}
+	t.Run("connections that end with a request", func(t *testing.T) {
+		var poisoned atomic.Int64
+		var together sync.WaitGroup
+		const workers = 8
+		together.Add(workers)
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			if r.Header.Get("webhook-id") == "poison" {
+				poisoned.Add(1)
+				panic(http.ErrAbortHandler)
+			}
+			together.Done() // so that each has a connection
+			together.Wait()
+		}))
+		defer server.Close()
+		transport := &http.Transport{MaxIdleConnsPerHost: workers}
+		defer transport.CloseIdleConnections()
+		var wg sync.WaitGroup
+		for range workers {
+			wg.Go(func() {
+				p := newTestRoundTripConn(t, Endpoint{URL: server.URL}, transport)
+				p.post(testRequest("{}"), time.Now(), soon())
+			})
+		}
+		wg.Wait()
+		poison := testRequest("{}")
+		poison.id = []byte("poison")
+		p := newTestRoundTripConn(t, Endpoint{URL: server.URL}, transport)
+		if out := p.post(poison, time.Now(), soon()); out.verdict != failed || poisoned.Load() != 2 {
+			t.Errorf("%+v after %d requests, want 2", out, poisoned.Load())
+		}
+	})
+	t.Run("HTTP/2 in clear, connection closed", func(t *testing.T) {
+		var requests atomic.Int64
+		var server *httptest.Server
+		server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			if requests.Add(1) > 1 {
+				server.CloseClientConnections()
+			}
+		}))
+		server.Config.Protocols = new(http.Protocols)
+		server.Config.Protocols.SetUnencryptedHTTP2(true)
+		server.Start()
+		defer server.Close()
+		transport := &http.Transport{Protocols: server.Config.Protocols}
+		defer transport.CloseIdleConnections()
+		p := newTestRoundTripConn(t, Endpoint{URL: server.URL}, transport)
+		wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
+		if out := p.post(testRequest("{}"), time.Now(), soon()); out.verdict != failed || requests.Load() != 2 {
+			t.Errorf("%+v after %d requests, want 2", out, requests.Load())
+		}
+	})
 	t.Run("HTTP/2 in clear", func(t *testing.T) {
 		var requests atomic.Int64
 		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -117,8 +117,11 @@ func (h *Hook) handOver(s *session, next *mqtt.Client, resumed bool) {
 		reason := reasonTakenOver
 		if cause := prev.StopCause(); prev.Closed() && !isTakeover(cause) { // it ended by itself at the same time
 			reason = reasonOf(cause, nil, s.bye)
-			if !s.persistent {
+			switch {
+			case !s.persistent:
 				end = reason
+			case s.expired:
+				end = reasonExpired
 			}
 		} else if !resumed {
 			reason = reasonDiscarded
@@ -177,7 +180,7 @@ func (h *Hook) isSeen(cl *mqtt.Client) bool {
 // adopt makes a record for a connection that is older than the tracking, when
 // it does something that the record is needed for.
 func (h *Hook) adopt(cl *mqtt.Client) {
-	if h.complete.Load() || !h.need(needSessions) || cl.Net.Inline || cl.Closed() || h.sessions.find(cl.ID) != nil {
+	if h.complete.Load() || !h.need(needSessions) || cl.Net.Inline || cl.Closed() || h.isSeen(cl) || h.sessions.find(cl.ID) != nil {
 		return
 	}
 	s := h.sessions.lock(cl.ID)
@@ -236,7 +239,7 @@ func (h *Hook) OnDisconnect(cl *mqtt.Client, err error, expire bool) {
 	reason := reasonOf(cause, err, s.bye)
 	h.disconnected(s, cl, reason)
 	switch {
-	case s.expired:
+	case s.expired && !expire:
 		h.expire(s)
 		return
 	case !expire:

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -602,11 +603,14 @@ func TestTerminatedOnce(t *testing.T) {
 }
 
 // callClient makes the callbacks of a connection without a broker.
-func callClient(t *testing.T, h *Hook, id string) *mqtt.Client {
+func callClient(t *testing.T, h *Hook, id string, change ...func(*mqtt.Client)) *mqtt.Client {
 	ours, theirs := net.Pipe()
 	t.Cleanup(func() { ours.Close(); theirs.Close() })
 	cl := mqtt.New(&mqtt.Options{Logger: discardLogger()}).NewClient(ours, "tcp", id, false)
 	cl.Properties.Clean = true
+	for _, f := range change {
+		f(cl)
+	}
 	h.OnPacketSent(cl, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}}, nil)
 	h.OnSessionEstablished(cl, packets.Packet{})
 	return cl
@@ -631,8 +635,17 @@ func TestForgottenByTheBroker(t *testing.T) {
 	forgotten := callClient(t, &h, "x")
 	callEnd(&h, callClient(t, &h, "x"), true)
 	before := len(got)
+	_, _ = h.OnPacketRead(forgotten, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish}})
+	_, _ = h.OnPacketRead(forgotten, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Disconnect}})
 	callEnd(&h, forgotten, true)
 	wantLines(t, lines(got[before:]))
+	runtime.KeepAlive(forgotten)
+	awaitTrue(t, "connections that are gone are forgotten", func() bool {
+		runtime.GC()
+		n := 0
+		h.seen.Range(func(any, any) bool { n++; return true })
+		return n == 0
+	})
 }
 
 // TestExpiresBeforeOnDisconnect has a session that ends while its connection's reader
@@ -642,13 +655,26 @@ func TestExpiresBeforeOnDisconnect(t *testing.T) {
 	h := Hook{observe: func(ev event) { got = append(got, ev) }}
 	h.watch(kindsOf(kindConnected, kindDisconnected, kindTerminated))
 	h.OnStarted()
-	cl := callClient(t, &h, "x")
-	cl.Stop(io.EOF)
-	h.OnClientExpired(cl)
-	h.OnDisconnect(cl, io.EOF, false)
-	wantLines(t, lines(got), "connected x", "disconnected x tcp_closed", "session_terminated x expired")
-	if n := h.sessionCount(); n != 0 {
-		t.Errorf("%d sessions remembered", n)
+	for _, tt := range []struct {
+		end  func(*mqtt.Client)
+		want []string
+	}{
+		{func(cl *mqtt.Client) { h.OnDisconnect(cl, io.EOF, false) },
+			[]string{"disconnected x tcp_closed", "session_terminated x expired"}},
+		{func(cl *mqtt.Client) { h.OnDisconnect(cl, io.EOF, true); h.OnUnsubscribed(cl, packets.Packet{}) }, // it ends with its connection
+			[]string{"disconnected x tcp_closed", "session_terminated x tcp_closed"}},
+		{func(*mqtt.Client) { callEnd(&h, callClient(t, &h, "x"), true) }, // and comes back before that
+			[]string{"disconnected x tcp_closed", "session_terminated x expired", "connected x", "disconnected x tcp_closed", "session_terminated x tcp_closed"}},
+	} {
+		got = nil
+		cl := callClient(t, &h, "x", func(cl *mqtt.Client) { cl.Properties.Clean = false })
+		cl.Stop(io.EOF)
+		h.OnClientExpired(cl)
+		tt.end(cl)
+		wantLines(t, lines(got), append([]string{"connected x"}, tt.want...)...)
+		if n := h.sessionCount(); n != 0 {
+			t.Errorf("%d sessions remembered", n)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@
 package examples_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -43,20 +44,30 @@ func TestBrokerHangup(t *testing.T) {
 	without.end()
 }
 
-// A broker stops while it waits for a file that does not answer.
+// A broker stops while a reload waits for a disk that does not answer: the marks of a
+// queue's segment are a pipe that nobody writes to.
 func TestBrokerStopsWhileItReloads(t *testing.T) {
 	e := newEndpoint(t)
 	config := configure(t, e.URL, "on_message_publish")
 	broker, _ := listen(t, "broker", "-config", config)
-	if err := os.Remove(config); err != nil {
+	queues := t.TempDir()
+	segment := filepath.Join(queues, "slow", "0000000001-00-0000000000000001")
+	if err := os.Mkdir(filepath.Dir(segment), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Mkfifo(config, 0o600); err != nil {
+	if err := os.WriteFile(segment+".log", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(segment+".done", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf("webhook %q {\n  url = %q\n  queue { type = \"disk\", dir = %q }\n}\n", "slow", e.URL, queues)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	broker.signal(syscall.SIGHUP)
 	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		if hangs, err := os.OpenFile(config, os.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil { // somebody reads
+		if hangs, err := os.OpenFile(segment+".done", os.O_WRONLY|syscall.O_NONBLOCK, 0); err == nil { // somebody reads
 			defer hangs.Close()
 			break
 		}

@@ -40,9 +40,12 @@ func (driver) Publisher(c stream.Config) (stream.Publisher, error) {
 	_, err := p.ready(ctx)
 	var misconfigured *stream.Misconfigured
 	p.link.Lock()
-	impossible := p.dialErr != nil || errors.As(err, &misconfigured)
+	dialErr := p.dialErr
 	p.link.Unlock()
-	if impossible {
+	if dialErr != nil {
+		return nil, dialErr
+	}
+	if errors.As(err, &misconfigured) {
 		p.Close()
 		return nil, err
 	}
@@ -168,7 +171,7 @@ func (p *publisher) Publish(ctx context.Context, partition int, id string, event
 		return err
 	}
 	to := subject(&p.config, partition)
-	if most := p.config.MaxBytes; most >= 0 && int64(len(to)+len(event)) > most {
+	if most := p.config.MaxBytes; most >= 0 && int64(len(to)+len(event)+overhead) > most {
 		// The server says what it says of a stream that is full for now.
 		return &stream.Refused{Err: fmt.Errorf("an event of %d bytes is larger than the stream, whose max_bytes is %d", len(event), most)}
 	}
@@ -178,6 +181,10 @@ func (p *publisher) Publish(ctx context.Context, partition int, id string, event
 	}
 	return err
 }
+
+// overhead is about what a message takes of a stream beside its subject and data: its
+// header and what the server writes.
+const overhead = 256
 
 // publish returns when a stream has a message.
 func publish(ctx context.Context, js jetstream.JetStream, name, subject, id string, data []byte) error {

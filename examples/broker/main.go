@@ -128,7 +128,7 @@ func serve(opts *options, cfg *webhook.Config, stdout, stderr io.Writer) error {
 	pages.Serve()
 	fmt.Fprintln(stdout, "listening on", clients.Addr())
 
-	// A reload may hang, as a file on a server that is gone does; to stop must not.
+	// A reload may hang, as a disk that is gone does; to stop must not.
 	go reloadOn(ctx, hangups, func() {
 		if !again {
 			log.Warn("nothing to reload: there is no configuration file, or it cannot be read again")

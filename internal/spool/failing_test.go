@@ -95,6 +95,32 @@ func TestFailingDiskIsAMemoryQueue(t *testing.T) {
 	})
 }
 
+// TestFailingDiskMakesRoom fills the buffer of a spool whose disk fails: once all
+// records are done there is room, before the next attempt to write.
+func TestFailingDiskMakesRoom(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *crashFS) {
+		s, _, _ := mustOpen(t, "d", Options{fs: c, bufferSize: 1 << 20})
+		c.with(func() { c.full = true })
+		refs := []Ref{add(t, s, "x")}
+		time.Sleep(time.Second)
+		for {
+			ref, err := s.Append(make([]byte, 10000))
+			if errors.Is(err, ErrBehind) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			refs = append(refs, ref)
+		}
+		for _, ref := range refs {
+			s.Done(ref)
+		}
+		add(t, s, "y")
+		c.with(func() { c.full = false })
+	})
+}
+
 // TestFullDiskRecovers has a record that does not fit on the disk and is done
 // nevertheless: nothing is left to write.
 func TestFullDiskRecovers(t *testing.T) {

@@ -119,6 +119,9 @@ func (s *Spool) openFor(g *segment, pos int64) (file, int64, error) {
 	}
 	if g.in == nil {
 		f, err := s.fs.open(s.path(g.id.name(logSuffix)), os.O_RDONLY)
+		if errors.Is(err, os.ErrNotExist) && s.isGone(g) {
+			return nil, 0, fmt.Errorf("%w: its file is gone", ErrNotFound)
+		}
 		if err != nil {
 			return nil, 0, err
 		}
@@ -129,6 +132,13 @@ func (s *Spool) openFor(g *segment, pos int64) (file, int64, error) {
 		s.files.open = append(s.files.open, g)
 	}
 	return g.in, off, nil
+}
+
+// isGone reports whether a segment's file is not in the folder any more, which is
+// there: one that is not mounted may come back.
+func (s *Spool) isGone(g *segment) bool {
+	names, err := s.fs.list(s.dir)
+	return err == nil && slices.Contains(names, lockName) && !slices.Contains(names, g.id.name(logSuffix))
 }
 
 // shut closes a segment's file for reading, if it is open. An error would be

@@ -54,6 +54,7 @@ func Open(dir string, opts Options, recovered func(Ref, []byte)) (*Spool, Recove
 		_ = s.lock.Close()
 		return nil, Recovery{}, err
 	}
+	s.setMaxBytes(s.maxBytes.Load()) // there may be more, from under another limit
 	if s.news {
 		s.signal()
 	}
@@ -221,8 +222,8 @@ func (g *segment) scan(f file, fn func(pos, off int64, raw []byte) error) (*scan
 	return sc, sc.each(fn)
 }
 
-// Spools returns the names of the folders in base that hold a spool with something
-// in it, sorted. A base that does not exist holds none.
+// Spools returns the names of the folders in base that hold a spool, sorted.
+// A base that does not exist holds none.
 func Spools(base string) ([]string, error) {
 	entries, err := os.ReadDir(base)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -230,23 +231,20 @@ func Spools(base string) ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if isSpool(filepath.Join(base, e.Name())) {
+		if _, err := os.Lstat(filepath.Join(base, e.Name(), lockName)); err == nil {
 			names = append(names, e.Name())
 		}
 	}
 	return names, nil
 }
 
-// isSpool reports whether a folder holds a spool's lock, and something else.
-func isSpool(dir string) bool {
-	if _, err := os.Lstat(filepath.Join(dir, lockName)); err != nil {
-		return false
-	}
+// IsEmpty reports whether a spool's folder has nothing but its lock in it.
+func IsEmpty(dir string) bool {
 	f, err := os.Open(dir)
 	if err != nil {
-		return true // nobody can tell
+		return false // nobody can tell
 	}
 	defer f.Close()
-	names, _ := f.Readdirnames(2)
-	return len(names) > 1
+	names, err := f.Readdirnames(2)
+	return err == nil && len(names) == 1
 }

@@ -83,7 +83,7 @@ type Spool struct {
 	dir         string
 	fs          fileSystem
 	lock        io.Closer
-	maxBytes    atomic.Int64 // -1: unlimited
+	maxBytes    atomic.Int64 // -1: unlimited; changed under mu
 	segmentSize int64
 	bufferSize  int
 	sync        time.Duration
@@ -97,6 +97,8 @@ type Spool struct {
 	active   *segment // the one that is appended to, if any
 	nextSeq  uint64
 	size     int64      // cost of segments
+	lowered  int64      // as much may be in the folder all the same, since it was there when maxBytes was lowered; 0: no more than maxBytes
+	slack    int64      // of that: it gets smaller by whole segments, of which this was the largest
 	buried   int64      // cost of graves
 	graves   []*segment // whose records are all done, to be removed
 	chunks   []*chunk   // what is not synced yet, and the last one
@@ -168,11 +170,11 @@ func (s *Spool) append(rec []byte, n int64, sum uint32) (Ref, error) {
 	c := s.tail()
 	if g == nil || c == nil || c.seg != g || c.room() < n {
 		// The last chunk stays when it is synced, so held alone does not tell.
-		if s.held >= s.bufferSize && s.safe < s.last {
+		if s.isBehind() {
 			s.press()
 			return 0, ErrBehind
 		}
-		if g == nil {
+		if g == nil || g.sealed {
 			g = s.begin()
 		}
 		c = s.newChunk(g, s.chunkSize(n))
@@ -194,6 +196,19 @@ func (s *Spool) append(rec []byte, n int64, sum uint32) (Ref, error) {
 	return ref, nil
 }
 
+// isBehind reports whether the buffer is full. While the disk fails, the next flush
+// comes with a tick, but what is done meanwhile makes room without it.
+func (s *Spool) isBehind() bool {
+	if s.held < s.bufferSize || s.safe >= s.last {
+		return false
+	}
+	if s.dataErr != nil && s.flight == nil {
+		s.sealHalfDone()
+		s.release(func(c *chunk) bool { return !c.seg.finished() })
+	}
+	return s.held >= s.bufferSize
+}
+
 // press asks for a flush that waits for nobody.
 func (s *Spool) press() {
 	s.raise(&s.urgent)
@@ -209,6 +224,12 @@ func (s *Spool) fits(n int64) bool {
 	size := s.size + n + markSize
 	if s.active == nil || s.active.bytes+n > s.segmentSize {
 		size += segmentOverhead
+	}
+	if s.lowered > 0 {
+		if s.lowered = min(s.lowered, s.size+s.slack); s.lowered <= limit {
+			s.lowered = 0
+		}
+		limit = max(limit, s.lowered)
 	}
 	// Graves go before anything is written, unless they cannot be removed.
 	return size <= limit && (s.choreErr == nil || size+s.buried-s.segmentSize <= limit)
@@ -339,9 +360,26 @@ func (s *Spool) roundOf(ref Ref) (*round, error) {
 	return s.next, nil
 }
 
-// SetMaxBytes changes Options.MaxBytes. What is in the spool stays; the size of
-// segments is still that of Open.
-func (s *Spool) SetMaxBytes(n int64) { s.maxBytes.Store(n) }
+// SetMaxBytes changes Options.MaxBytes. What is in the spool stays, and when that is
+// more, as much may be in it until it is less: a record is then taken when others have
+// been done for it. The size of segments is still that of Open.
+func (s *Spool) SetMaxBytes(n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.setMaxBytes(n)
+}
+
+func (s *Spool) setMaxBytes(n int64) {
+	s.maxBytes.Store(n)
+	if n < 0 || s.size <= n {
+		return
+	}
+	s.slack = s.segmentSize
+	for _, g := range s.segments {
+		s.slack = max(s.slack, g.cost())
+	}
+	s.lowered = s.size + s.slack
+}
 
 // Size is what counts toward Options.MaxBytes, in bytes: about the size of the
 // folder, except for segments that are about to be removed.

@@ -280,8 +280,13 @@ func TestSpools(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(base, "other"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := Spools(base); err != nil || !slices.Equal(got, []string{"a", "b"}) {
+	if got, err := Spools(base); err != nil || !slices.Equal(got, []string{"a", "b", "empty"}) {
 		t.Errorf("got %q, %v", got, err)
+	}
+	for name, want := range map[string]bool{"a": false, "empty": true, "other": false, "none": false} {
+		if got := IsEmpty(filepath.Join(base, name)); got != want {
+			t.Errorf("IsEmpty(%s) = %v", name, got)
+		}
 	}
 	if got, err := Spools(filepath.Join(base, "none")); err != nil || len(got) > 0 {
 		t.Errorf("no folder: got %q, %v", got, err)
