@@ -436,19 +436,19 @@ func TestBreakerProbesOncePerCooldown(t *testing.T) {
 // the cooldown does not bring the next one forward.
 func TestPausedProbesOncePerCooldown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := 0
+		var n atomic.Int64
 		c := defaultEndpoint()
 		c.Breaker = Breaker{Failures: 1, Cooldown: time.Minute}
 		e := startFake(c, func(*request, time.Time, <-chan struct{}) outcome {
-			if n++; n == 1 {
+			if n.Add(1) == 1 {
 				return outcome{verdict: failed, status: 500}
 			}
 			return outcome{verdict: paused, status: 503, retryAfter: time.Second}
 		})
 		e.queue.offer(publishOf("a", "x"), false)
 		time.Sleep(130 * time.Second)
-		if n != 3 {
-			t.Errorf("%d attempts in 130 s, want the first one and two probes", n)
+		if n.Load() != 3 {
+			t.Errorf("%d attempts in 130 s, want the first one and two probes", n.Load())
 		}
 		e.stop(0)
 	})
