@@ -25,7 +25,6 @@ type tracker struct {
 	late     sync.Map      // *mqtt.Client → lateMessages
 	leaving  sync.Map      // *mqtt.Client → []string: filters of an UNSUBSCRIBE that is being worked on
 	refused  atomic.Uint64 // connections refused so far: their lanes
-	rewrites atomic.Bool   // another hook changes topics: those that signPublish writes are not what clients see
 	seen     sync.Map      // weak.Pointer[mqtt.Client] → nil: connections since the tracking began, while not complete
 
 	resubscribing sync.Map // *mqtt.Client → filterSet: filters of a SUBSCRIBE that is being worked on which were subscribed before

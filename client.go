@@ -34,7 +34,7 @@ type client struct {
 
 	transport http.RoundTripper // replaces all connections of our own
 	url       *url.URL          // of transport's requests: no user info, no fragment
-	http2     atomic.Bool       // transport's replies come over HTTP/2
+	http2     atomic.Bool       // transport's last reply came over HTTP/2
 }
 
 // A head is the fixed part of requests.

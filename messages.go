@@ -125,7 +125,7 @@ func (h *Hook) messageSent(cl *mqtt.Client, pk *packets.Packet) {
 		}
 		return
 	}
-	m := newMessage(pk, h.topicOf(s, cl, pk), fromUser)
+	m := newMessage(pk, s.topicOf(cl, pk), fromUser)
 	m.extra = messageExtra(h.extraWants(), pk)
 	if qos > 0 {
 		s.remember(pk.PacketID, &m)
@@ -203,7 +203,7 @@ func (h *Hook) sentUnseen(s *session, cl *mqtt.Client, id uint16) *message {
 	if !ok || pk.FixedHeader.Type != packets.Publish {
 		return nil
 	}
-	m := newMessage(&pk, h.topicOf(s, cl, &pk), h.publisherOf(&pk))
+	m := newMessage(&pk, s.topicOf(cl, &pk), h.publisherOf(&pk))
 	m.extra = messageExtra(h.extraWants(), &pk)
 	m.unsent = true
 	h.delivered(cl, &m)
@@ -263,8 +263,11 @@ func (h *Hook) reportMessage(k kind, cl *mqtt.Client, m *message, code byte) {
 // previous connection.
 type aliases struct {
 	of     weak.Pointer[mqtt.Client]
-	topics map[uint16]string
+	topics map[uint16]aliased
 }
+
+// aliased is a topic, and what it was before another hook changed it, if it was signed.
+type aliased struct{ topic, signed string }
 
 // OnQosPublish learns an alias when the broker gives it to a topic: the message
 // itself may be sent much later, after others with the alias alone.
@@ -274,33 +277,34 @@ func (h *Hook) OnQosPublish(cl *mqtt.Client, pk packets.Packet, _ int64, _ int) 
 	}
 	s := h.sessions.lock(cl.ID)
 	defer h.sessions.unlock(s)
-	h.topicOf(s, cl, &pk)
+	s.topicOf(cl, &pk)
 }
 
 // topicOf returns the topic of a message for cl, and learns its alias if it has
-// both. It returns "" if the message has an alias that nobody knows, and no topic
-// written into it, as a will has none.
-func (h *Hook) topicOf(s *session, cl *mqtt.Client, pk *packets.Packet) string {
-	if isSigned(pk) && pk.TopicName != "" && pk.TopicName != pk.Connect.WillTopic {
-		h.rewrites.Store(true)
-	}
+// both. A message with an alias alone has the topic that was told with the alias, if
+// that was a message of the same signed topic, or else its own signed topic: the
+// alias may be another connection's. It returns "" if nobody knows.
+func (s *session) topicOf(cl *mqtt.Client, pk *packets.Packet) string {
 	if !pk.Properties.TopicAliasFlag {
 		return pk.TopicName
 	}
-	alias, again := pk.Properties.TopicAlias, pk.FixedHeader.Dup
-	known := s.aliasesOf(cl, again)
-	topic := known.topics[alias]
-	switch {
-	case pk.TopicName == "" && (topic == "" || again) && isSigned(pk) && !h.rewrites.Load():
-		return pk.Connect.WillTopic
-	case pk.TopicName == "":
-		return topic
+	alias, signed := pk.Properties.TopicAlias, ""
+	if isSigned(pk) {
+		signed = pk.Connect.WillTopic
 	}
-	if topic != pk.TopicName {
+	known := s.aliasesOf(cl, pk.FixedHeader.Dup)
+	told := known.topics[alias]
+	switch {
+	case pk.TopicName == "" && signed != "" && told.signed != signed:
+		return signed
+	case pk.TopicName == "":
+		return told.topic
+	}
+	if told.topic != pk.TopicName || told.signed != signed {
 		if known.topics == nil {
-			known.topics = make(map[uint16]string)
+			known.topics = make(map[uint16]aliased)
 		}
-		known.topics[alias] = strings.Clone(pk.TopicName) // it is a view of the whole packet
+		known.topics[alias] = aliased{strings.Clone(pk.TopicName), strings.Clone(signed)} // they are views of the whole packet
 	}
 	return pk.TopicName
 }

@@ -86,11 +86,7 @@ func (p *roundTripConn) post(req *request, now, deadline time.Time) (out outcome
 	defer body.revoke()
 	resp, swallowed, err := p.roundTrip(ctx, req, body, now)
 	if swallowed && ctx.Err() == nil {
-		// A server that starts again has closed them all, but it may also be the
-		// request that makes it close: once more, on a new connection if that can be.
-		if t, ok := p.client.transport.(interface{ CloseIdleConnections() }); ok {
-			t.CloseIdleConnections()
-		}
+		// Once: it may be the request that makes the server close.
 		resp, _, err = p.roundTrip(ctx, req, body, now)
 	}
 	if resp != nil && resp.Body != nil {
@@ -129,8 +125,8 @@ func (p *roundTripConn) roundTrip(ctx context.Context, req *request, body *lentB
 		GotFirstResponseByte: func() { replied.Store(true) },
 	})
 	resp, err = p.client.transport.RoundTrip(p.client.newRequest(ctx, req, p.sign, body, now))
-	if err == nil && resp != nil && resp.ProtoMajor == 2 {
-		p.client.http2.Store(true)
+	if err == nil && resp != nil {
+		p.client.http2.Store(resp.ProtoMajor == 2)
 	}
 	swallowed = err != nil && !isTimeout(err) && kept.Load() && !replied.Load()
 	return resp, swallowed, err

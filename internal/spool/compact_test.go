@@ -191,6 +191,57 @@ func TestHugeLimit(t *testing.T) {
 	})
 }
 
+// TestLoweredLimit lowers the limit below what there is. That may stay, and be replaced,
+// but once it is less, so is what the folder may have.
+func TestLoweredLimit(t *testing.T) {
+	const record, lower = 10000, 1 << 20
+	for _, tt := range []struct {
+		name    string
+		segment int64
+		act     func(t *testing.T, s *Spool, refs []Ref)
+		most    int64 // in the folder
+	}{
+		{"everything is done", 16 << 20, func(t *testing.T, s *Spool, refs []Ref) {
+			s.SetMaxBytes(lower)
+			for _, ref := range refs {
+				s.Done(ref)
+			}
+			time.Sleep(time.Minute)
+			for range 3000 {
+				if ref, err := s.Append(make([]byte, record)); err == nil {
+					s.Done(ref)
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		}, 3 * lower},
+		{"lowered again and again", 128 << 10, func(t *testing.T, s *Spool, _ []Ref) {
+			for range 20 {
+				s.SetMaxBytes(lower)
+				fillUp(s, record)
+				time.Sleep(time.Second)
+			}
+		}, 9 << 20},
+		{"raised", 16 << 20, func(t *testing.T, s *Spool, _ []Ref) {
+			s.SetMaxBytes(lower)
+			s.SetMaxBytes(10 << 20)
+			fillUp(s, record)
+		}, 11 << 20},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, c *crashFS) {
+				s, _, _ := mustOpen(t, "d", Options{fs: c, MaxBytes: 8 << 20, segmentSize: tt.segment})
+				refs := fillUp(s, record)
+				time.Sleep(time.Second)
+				tt.act(t, s, refs)
+				time.Sleep(time.Second)
+				if size := max(s.Size(), c.size()); size > tt.most {
+					t.Errorf("the folder has %d bytes, more than %d", size, tt.most)
+				}
+			})
+		})
+	}
+}
+
 // TestKeptFolderIsBounded finishes every record while no segment can be removed: the
 // folder does not grow beyond its limit.
 func TestKeptFolderIsBounded(t *testing.T) {

@@ -119,7 +119,7 @@ func (s *Spool) openFor(g *segment, pos int64) (file, int64, error) {
 	}
 	if g.in == nil {
 		f, err := s.fs.open(s.path(g.id.name(logSuffix)), os.O_RDONLY)
-		if errors.Is(err, os.ErrNotExist) && s.isGone(g) {
+		if errors.Is(err, os.ErrNotExist) && s.isHere() {
 			return nil, 0, fmt.Errorf("%w: its file is gone", ErrNotFound)
 		}
 		if err != nil {
@@ -134,11 +134,16 @@ func (s *Spool) openFor(g *segment, pos int64) (file, int64, error) {
 	return g.in, off, nil
 }
 
-// isGone reports whether a segment's file is not in the folder any more, which is
-// there: one that is not mounted may come back.
-func (s *Spool) isGone(g *segment) bool {
-	names, err := s.fs.list(s.dir)
-	return err == nil && slices.Contains(names, lockName) && !slices.Contains(names, g.id.name(logSuffix))
+// isHere reports whether the folder is the one that was opened: another may be in its
+// place, as when it is not mounted any more, which may change.
+func (s *Spool) isHere() bool {
+	lock, ok := s.lock.(*os.File)
+	if !ok {
+		return true
+	}
+	ours, err1 := lock.Stat()
+	there, err2 := os.Stat(s.path(lockName))
+	return err1 == nil && err2 == nil && os.SameFile(ours, there)
 }
 
 // shut closes a segment's file for reading, if it is open. An error would be

@@ -157,11 +157,15 @@ func (s *Spool) append(rec []byte, n int64, sum uint32) (Ref, error) {
 	if s.closed {
 		return 0, ErrClosed
 	}
-	for !s.fits(n) {
-		if !s.sealHalfDone() {
-			s.raise(&s.chores)
-			return 0, ErrFull
+	for limit := s.maxBytes.Load(); !s.fits(n, limit); {
+		if s.sealHalfDone() {
+			continue
 		}
+		if s.fits(n, s.allowed(limit)) {
+			break
+		}
+		s.raise(&s.chores)
+		return 0, ErrFull
 	}
 	g := s.active
 	if g != nil && g.bytes > 0 && g.bytes+n > s.segmentSize {
@@ -216,8 +220,7 @@ func (s *Spool) press() {
 }
 
 // fits reports whether n more bytes of a record fit into the folder.
-func (s *Spool) fits(n int64) bool {
-	limit := s.maxBytes.Load()
+func (s *Spool) fits(n, limit int64) bool {
 	if limit < 0 {
 		return true
 	}
@@ -225,14 +228,16 @@ func (s *Spool) fits(n int64) bool {
 	if s.active == nil || s.active.bytes+n > s.segmentSize {
 		size += segmentOverhead
 	}
-	if s.lowered > 0 {
-		if s.lowered = min(s.lowered, s.size+s.slack); s.lowered <= limit {
-			s.lowered = 0
-		}
-		limit = max(limit, s.lowered)
-	}
 	// Graves go before anything is written, unless they cannot be removed.
 	return size <= limit && (s.choreErr == nil || size+s.buried-s.segmentSize <= limit)
+}
+
+// allowed is the limit while there is more in the folder than a lower one allows.
+func (s *Spool) allowed(limit int64) int64 {
+	if s.lowered = min(s.lowered, s.size+s.slack); s.size <= limit {
+		s.lowered = 0
+	}
+	return max(limit, s.lowered)
 }
 
 // begin starts a segment. Its file is made when there is something to write.
@@ -372,7 +377,11 @@ func (s *Spool) SetMaxBytes(n int64) {
 func (s *Spool) setMaxBytes(n int64) {
 	s.maxBytes.Store(n)
 	if n < 0 || s.size <= n {
+		s.lowered = 0
 		return
+	}
+	if s.lowered > 0 {
+		return // and as much as before
 	}
 	s.slack = s.segmentSize
 	for _, g := range s.segments {
