@@ -8,21 +8,27 @@ import (
 
 // A batch is what a worker needs to put events together.
 type batch struct {
-	ids  []byte // of all events, in their text form
-	seen byte   // see look
+	ids   []byte // of all events, in their text form
+	later []job  // that the request leaves out because of their headers
+	seen  byte   // see look
 }
 
-// prepareBatch makes the request for the first n of jobs, as many as fit. The
-// error is that of the first job.
+// prepareBatch makes the request for the first n of jobs, as many as fit. A request
+// has one set of headers, so those with the first one's come to the front; the order
+// of a lane's jobs stays. The error is that of the first job.
 func (w *worker) prepareBatch(jobs []job) (n int, err error) {
 	p, b, req := w.pool, &w.batch, &w.req
 	c := &p.config.Batch
-	b.ids = b.ids[:0]
+	b.ids, b.later = b.ids[:0], b.later[:0]
 	b.look(jobs)
 	head := uint32(0)
 	req.body = append(req.body[:0], '[')
-	for n < len(jobs) {
-		j := &jobs[n]
+	for at := range jobs {
+		j := &jobs[at]
+		if last := len(b.later) - 1; last >= 0 && b.later[last].lane == j.lane {
+			b.later = append(b.later, *j)
+			continue
+		}
 		inMemory := j.rec != nil
 		if w.fetched, err = p.queue.read(j, w.fetched, &w.ev); err != nil {
 			if n > 0 {
@@ -31,28 +37,34 @@ func (w *worker) prepareBatch(jobs []job) (n int, err error) {
 			}
 			return 0, err
 		}
+		if !inMemory {
+			j.rec = nil // the buffer is used again
+		}
+		if is := p.formatOf(&w.ev).head; n == 0 {
+			head = is
+		} else if is != head {
+			b.later = append(b.later, *j)
+			continue
+		}
 		end := len(req.body)
 		if n > 0 {
 			req.body = append(req.body, ',')
 		}
 		p.render(req, &w.ev)
-		if !inMemory {
-			j.rec = nil // the buffer is used again
-		}
-		if n == 0 {
-			head = req.head
-		}
 		b.ids = w.ev.id.append(b.ids)
 		if !c.WithoutIDs && !p.format.hasID {
 			req.body = appendMemberID(req.body, b.ids[n*idLen:])
 		}
-		// A request has one set of headers.
-		if n > 0 && (req.head != head || int64(len(req.body)+len("]")) > c.MaxBytes) {
+		if n > 0 && int64(len(req.body)+len("]")) > c.MaxBytes {
 			req.body, b.ids = req.body[:end], b.ids[:n*idLen]
 			break
 		}
+		if n < at {
+			jobs[n] = *j
+		}
 		n++
 	}
+	copy(jobs[n:], b.later)
 	req.body = append(req.body, ']')
 	req.head, req.contentType, req.header = head, p.format.batchType, req.header[:0]
 	sum := sha256.Sum256(b.ids)
@@ -116,12 +128,18 @@ func (q *queue) unclaimed() int {
 	return q.batching.ready - q.batching.claims*q.limits.batch.MaxEvents
 }
 
-// full reports whether there is enough for one more full batch. That the bytes
-// are enough is an estimate from the average event.
+// full reports whether there is enough for one more full batch, or no room for more
+// to come. That the bytes are enough is an estimate from the average event.
 func (q *queue) full() bool {
 	n, b := q.unclaimed(), &q.limits.batch
-	return n >= b.MaxEvents ||
-		n > 0 && int64(n)*leastBody(int(q.waitingBytes/int64(max(q.waiting, 1)))) >= b.MaxBytes
+	return n >= b.MaxEvents || n > 0 &&
+		(int64(n)*leastBody(int(q.waitingBytes/int64(max(q.waiting, 1)))) >= b.MaxBytes || q.crowded())
+}
+
+// crowded reports whether half of what may wait does: to linger could cost events.
+func (q *queue) crowded() bool {
+	l := &q.limits.queue
+	return l.Capacity >= 0 && 2*q.waiting >= l.Capacity || l.MaxBytes >= 0 && 2*q.waitingBytes >= l.MaxBytes
 }
 
 // leastBody is about how long the body of an event is at least, by the size of

@@ -380,8 +380,12 @@ func TestBatchWithoutIDs(t *testing.T) {
 	})
 }
 
+// withHeaders is a rule that sends headers of its own.
+var withHeaders = Rule{Event: OnMessagePublish, Topic: "h", Headers: []Header{{"X-Kind", "h"}}}
+
 // TestBatchOrderAndCounters is TestOrderAndCounters with batches: random
-// traffic, random answers, and what must always hold.
+// traffic, random answers, and what must always hold. Every other event of a client
+// has other headers.
 func TestBatchOrderAndCounters(t *testing.T) {
 	for seed := range uint64(20) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
@@ -391,6 +395,7 @@ func TestBatchOrderAndCounters(t *testing.T) {
 					MaxEvents: 1 + rnd.IntN(30), MaxBytes: int64(500 + rnd.IntN(5000)),
 					Linger: time.Duration(1+rnd.IntN(50)) * time.Millisecond,
 				})
+				c.Events = []Rule{{Event: OnMessagePublish}, withHeaders}
 				c.PoolSize = 1 + rnd.IntN(8)
 				c.Queue.Capacity = 50 + rnd.IntN(200)
 				c.Queue.Overflow = []Overflow{DropOldest, DropNewest, Block}[rnd.IntN(3)]
@@ -415,6 +420,9 @@ func TestBatchOrderAndCounters(t *testing.T) {
 						busy[client] = true
 						if n <= lastDone[client] || n <= last[client] {
 							t.Errorf("%s: %d attempted after %d was delivered and %d before it", client, n, lastDone[client], last[client])
+						}
+						if (n%2 == 0) != (req.head != 0) {
+							t.Errorf("%s: %d has the headers %d", client, n, req.head)
 						}
 						last[client] = n
 						bad = bad || n%17 == 0
@@ -447,7 +455,11 @@ func TestBatchOrderAndCounters(t *testing.T) {
 				for range 3000 {
 					client := fmt.Sprint("c", rnd.IntN(40))
 					next[client]++
-					e.queue.offer(publishOf(client, fmt.Sprintf("%s %d", client, next[client])), rnd.IntN(2) == 0)
+					ev := publishOf(client, fmt.Sprintf("%s %d", client, next[client]))
+					if next[client]%2 == 0 {
+						ev.rule = withHeaders.key()
+					}
+					e.queue.offer(ev, rnd.IntN(2) == 0)
 					checkSum(t, e.queue.stats())
 					synctest.Wait() // the clock may have something due now
 					checkQueue(t, e.queue)
@@ -467,6 +479,50 @@ func TestBatchOrderAndCounters(t *testing.T) {
 					t.Errorf("%d ready, %d claims left behind", b.ready, b.claims)
 				}
 			})
+		})
+	}
+}
+
+// TestBatchesOfTwoKinds has clients of which every other one sends with other headers:
+// there are as many batches as kinds of headers.
+func TestBatchesOfTwoKinds(t *testing.T) {
+	for _, workers := range []int{1, 32} {
+		synctest.Test(t, func(t *testing.T) {
+			c := batchEndpoint(Batch{MaxEvents: 100})
+			c.Events, c.PoolSize = []Rule{{Event: OnMessagePublish}, withHeaders}, workers
+			e, got := recordBatches(t, &c, accept)
+			for i := range 100 {
+				ev := publishOf(fmt.Sprint("c", i), "x")
+				if i%2 == 0 {
+					ev.rule = withHeaders.key()
+				}
+				e.queue.offer(ev, false)
+			}
+			time.Sleep(time.Second)
+			if s := e.queue.stats(); len(got()) != 2 || s.Delivered != 100 {
+				t.Errorf("%d workers: %d requests, stats %+v", workers, len(got()), s)
+			}
+			e.stop(0)
+		})
+	}
+}
+
+// TestBatchLeavesRoom has a queue that is smaller than a batch: what lingers must not
+// cost events, nor keep a publish waiting.
+func TestBatchLeavesRoom(t *testing.T) {
+	for _, q := range []Queue{{Capacity: 5}, {Capacity: 5, Overflow: Block}, {MaxBytes: 2000, Capacity: -1}} {
+		synctest.Test(t, func(t *testing.T) {
+			c := Endpoint{URL: "http://127.0.0.1/", Batch: Batch{MaxEvents: 100, Linger: time.Minute}, Queue: q}
+			c.fill(func(field string, err error) { panic(field + " " + err.Error()) })
+			e, _ := recordBatches(t, &c, accept)
+			for i := range 100 {
+				e.queue.offer(publishOf(fmt.Sprint("c", i), "x"), true)
+				synctest.Wait()
+			}
+			if s := e.queue.stats(); len(s.Dropped) > 0 || s.Delivered < 80 {
+				t.Errorf("%+v: stats %+v", q, s)
+			}
+			e.stop(time.Minute)
 		})
 	}
 }

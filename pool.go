@@ -192,6 +192,7 @@ func (w *worker) deliver() {
 func (w *worker) shrink() {
 	w.ev = event{}
 	clear(w.jobs)
+	clear(w.batch.later[:cap(w.batch.later)])
 	if cap(w.req.body) > largestKept {
 		w.req.body = nil
 	}
