@@ -30,15 +30,16 @@ func (w *worker) prepareBatch(jobs []job) (n int, err error) {
 			continue
 		}
 		inMemory := j.rec != nil
-		if w.fetched, err = p.queue.read(j, w.fetched, &w.ev); err != nil {
+		w.fetched, err = p.queue.read(j, w.fetched, &w.ev)
+		if !inMemory {
+			j.rec = nil // the buffer is used again
+		}
+		if err != nil {
 			if n > 0 {
 				err = nil // its turn will come
 				break
 			}
 			return 0, err
-		}
-		if !inMemory {
-			j.rec = nil // the buffer is used again
 		}
 		if is := p.formatOf(&w.ev).head; n == 0 {
 			head = is
@@ -132,14 +133,18 @@ func (q *queue) unclaimed() int {
 // to come. That the bytes are enough is an estimate from the average event.
 func (q *queue) full() bool {
 	n, b := q.unclaimed(), &q.limits.batch
-	return n >= b.MaxEvents || n > 0 &&
-		(int64(n)*leastBody(int(q.waitingBytes/int64(max(q.waiting, 1)))) >= b.MaxBytes || q.crowded())
+	if n <= 0 || n >= b.MaxEvents {
+		return n > 0
+	}
+	average := q.waitingBytes / int64(q.waiting)
+	return int64(n)*leastBody(int(average)) >= b.MaxBytes || q.crowded(n, int64(n)*average)
 }
 
-// crowded reports whether half of what may wait does: to linger could cost events.
-func (q *queue) crowded() bool {
+// crowded reports whether half of what may wait does nothing but linger: that could
+// cost events.
+func (q *queue) crowded(events int, bytes int64) bool {
 	l := &q.limits.queue
-	return l.Capacity >= 0 && 2*q.waiting >= l.Capacity || l.MaxBytes >= 0 && 2*q.waitingBytes >= l.MaxBytes
+	return l.Capacity >= 0 && 2*events >= l.Capacity || l.MaxBytes >= 0 && 2*bytes >= l.MaxBytes
 }
 
 // leastBody is about how long the body of an event is at least, by the size of

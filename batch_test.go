@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -525,6 +526,82 @@ func TestBatchLeavesRoom(t *testing.T) {
 			e.stop(time.Minute)
 		})
 	}
+}
+
+// TestBatchesBesideAHungClient has a queue that is full of events which cannot go out:
+// those of others linger as ever.
+func TestBatchesBesideAHungClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := batchEndpoint(Batch{MaxEvents: 100, Linger: 100 * time.Millisecond})
+		c.Queue.Capacity, c.Timeout = 1000, time.Hour
+		hangs := make(chan struct{})
+		e, got := recordBatches(t, &c, func(payloads []string) outcome {
+			if payloads[0] == "hung" {
+				<-hangs
+			}
+			return outcome{status: 200}
+		})
+		for range 700 {
+			e.queue.offer(publishOf("hung", "hung"), false)
+		}
+		const others = 10000
+		for i := range others {
+			e.queue.offer(publishOf(fmt.Sprint("c", i%100), "x"), false)
+			time.Sleep(time.Millisecond)
+		}
+		if n := len(got()); n > 2*others/100 {
+			t.Errorf("%d requests for %d events", n, others)
+		}
+		close(hangs)
+		e.stop(time.Minute)
+	})
+}
+
+// A fetchStore is a memory whose records have to be fetched, as those of a disk. That of
+// the client c2 is damaged.
+type fetchStore struct {
+	memory
+	records map[uint64][]byte
+}
+
+func (s *fetchStore) put(rec []byte) (uint64, dropReason) {
+	ref, reason := s.memory.put(rec)
+	s.records[ref] = bytes.Clone(rec)
+	if bytes.Contains(rec, []byte("c2")) {
+		s.records[ref][0] = recordVersion + 1
+	}
+	return ref, reason
+}
+
+func (s *fetchStore) load(uint64, int) []byte { return nil }
+
+func (s *fetchStore) fetch(buf []byte, ref uint64) ([]byte, error) {
+	return append(buf[:0], s.records[ref]...), nil
+}
+
+// TestBatchUnreadable has a record that cannot be read between others, in a batch that
+// their headers split.
+func TestBatchUnreadable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := batchEndpoint(Batch{MaxEvents: 100})
+		c.Events, c.PoolSize = []Rule{{Event: OnMessagePublish}, withHeaders}, 1
+		e, got := recordBatches(t, &c, accept)
+		e.queue.mu.Lock()
+		e.queue.store = &fetchStore{records: make(map[uint64][]byte)}
+		e.queue.mu.Unlock()
+		for i := range 3 {
+			ev := publishOf(fmt.Sprint("c", i), fmt.Sprint(i))
+			if i > 0 {
+				ev.rule = withHeaders.key()
+			}
+			e.queue.offer(ev, true)
+		}
+		time.Sleep(time.Second)
+		if s := e.queue.stats(); s.Delivered != 2 || s.Dropped["corrupt"] != 1 {
+			t.Errorf("got %v, stats %+v", got(), s)
+		}
+		e.stop(0)
+	})
 }
 
 func TestBatchSettings(t *testing.T) {

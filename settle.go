@@ -72,7 +72,8 @@ func (q *queue) finish(jobs []job, r result) {
 
 // handBack lets jobs wait again that do not fit into a batch with the first n, if a
 // worker is idle that may take them and there is room for them. It returns how many
-// are left: the lane of the last one that fits stays with its worker.
+// are left: the lane of the last one that fits stays with its worker, if its jobs are
+// next.
 func (q *queue) handBack(jobs []job, n int) (left int) {
 	left = n
 	for left < len(jobs) && jobs[left].lane == jobs[n-1].lane {
