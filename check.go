@@ -307,33 +307,43 @@ func (e *Endpoint) disagreements(others []Endpoint, report func(key string, err 
 	e.letterConflicts(others, report)
 }
 
+// sharing returns the first of others that is in use, as e is, and shares something
+// with it, or nil: a third one is compared with the first, too.
+func (e *Endpoint) sharing(others []Endpoint, shares func(*Endpoint) bool) *Endpoint {
+	for i := range others {
+		if other := &others[i]; !e.Disabled && !other.Disabled && shares(other) {
+			return other
+		}
+	}
+	return nil
+}
+
 // streamConflicts is disagreements about a stream: it can be made only one way, by
 // whoever is first.
 func (e *Endpoint) streamConflicts(others []Endpoint, report func(key string, err error)) {
 	own := &e.Stream
-	for i := range others {
-		other := &others[i].Stream
-		if e.Disabled || others[i].Disabled || own.URL == "" || own.URL != other.URL {
-			continue
-		}
-		if own.Name == other.Name+stream.DeadSuffix || other.Name == own.Name+stream.DeadSuffix {
-			report("queue.stream", &invalid{"Conflicting settings", "must not be that of another endpoint's dead letters, which are in a stream with _DEAD behind the name"})
-			return
-		}
-		if own.Name != other.Name {
-			continue
-		}
-		const want = "must be the same for all endpoints that use the stream"
-		if own.Partitions != other.Partitions {
-			report("queue.partitions", &invalid{"Conflicting settings", want})
-		}
-		if own.Replicas != other.Replicas {
-			report("queue.replicas", &invalid{"Conflicting settings", want})
-		}
-		if own.MaxBytes != other.MaxBytes {
-			report("queue.max_bytes", &invalid{"Conflicting settings", want})
-		}
-		return // a third one is compared with the first, too
+	isLetters := func(o *Stream) bool {
+		return own.Name == o.Name+stream.DeadSuffix || o.Name == own.Name+stream.DeadSuffix
+	}
+	other := e.sharing(others, func(o *Endpoint) bool {
+		return own.URL != "" && own.URL == o.Stream.URL && (own.Name == o.Stream.Name || isLetters(&o.Stream))
+	})
+	if other == nil {
+		return
+	}
+	if isLetters(&other.Stream) {
+		report("queue.stream", &invalid{"Conflicting settings", "must not be that of another endpoint's dead letters, which are in a stream with _DEAD behind the name"})
+		return
+	}
+	const want = "must be the same for all endpoints that use the stream"
+	if own.Partitions != other.Stream.Partitions {
+		report("queue.partitions", &invalid{"Conflicting settings", want})
+	}
+	if own.Replicas != other.Stream.Replicas {
+		report("queue.replicas", &invalid{"Conflicting settings", want})
+	}
+	if own.MaxBytes != other.Stream.MaxBytes {
+		report("queue.max_bytes", &invalid{"Conflicting settings", want})
 	}
 }
 
@@ -341,19 +351,16 @@ func (e *Endpoint) streamConflicts(others []Endpoint, report func(key string, er
 // away what another wants to keep.
 func (e *Endpoint) letterConflicts(others []Endpoint, report func(key string, err error)) {
 	own := &e.DeadLetter
-	for i := range others {
-		other := &others[i].DeadLetter
-		if e.Disabled || others[i].Disabled || own.File == "" || !samePath(own.File, other.File) {
-			continue
-		}
-		const want = "must be the same for all endpoints that share the file"
-		if own.MaxBytes != other.MaxBytes {
-			report("dead_letter.max_bytes", &invalid{"Conflicting settings", want})
-		}
-		if own.Keep != other.Keep {
-			report("dead_letter.keep", &invalid{"Conflicting settings", want})
-		}
+	other := e.sharing(others, func(o *Endpoint) bool { return own.File != "" && samePath(own.File, o.DeadLetter.File) })
+	if other == nil {
 		return
+	}
+	const want = "must be the same for all endpoints that share the file"
+	if own.MaxBytes != other.DeadLetter.MaxBytes {
+		report("dead_letter.max_bytes", &invalid{"Conflicting settings", want})
+	}
+	if own.Keep != other.DeadLetter.Keep {
+		report("dead_letter.keep", &invalid{"Conflicting settings", want})
 	}
 }
 

@@ -63,15 +63,12 @@ func numberOrUnlimited(standard int) form[int] {
 
 // attemptCount is a number of attempts, as far as an entry counts them.
 func attemptCount() form[int] {
-	f := numberOrUnlimited(unlimited)
-	check := f.check
-	f.check = func(n int) (int, error) {
-		if _, err := check(n); err != nil || n > math.MaxUint16 {
+	return form[int]{(*decoder).int, func(n int) (int, error) {
+		if (n < 1 || n > math.MaxUint16) && n != unlimited {
 			return n, outOfRange("must be 1 to %d, or -1 for no limit", math.MaxUint16)
 		}
 		return n, nil
-	}
-	return f
+	}, unlimited}
 }
 
 func size(standard int64) form[int64] {

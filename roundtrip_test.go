@@ -3,6 +3,7 @@ package webhook
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -268,28 +269,40 @@ func TestRoundTripSentOnce(t *testing.T) {
 			t.Errorf("%+v after %d requests, want 2", out, requests.Load())
 		}
 	})
-	for name, end := range map[string]func(*httptest.Server){
-		"HTTP/2":                    func(*httptest.Server) { panic(http.ErrAbortHandler) },
-		"HTTP/2, connection closed": (*httptest.Server).CloseClientConnections,
-	} {
-		t.Run(name, func(t *testing.T) {
-			var requests atomic.Int64
-			var server *httptest.Server
-			server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				_, _ = io.Copy(io.Discard, r.Body)
-				if requests.Add(1) > 1 {
-					end(server)
+	for _, clear := range []bool{false, true} {
+		for name, end := range map[string]func(*httptest.Server){
+			"stream":     func(*httptest.Server) { panic(http.ErrAbortHandler) },
+			"connection": (*httptest.Server).CloseClientConnections,
+		} {
+			t.Run(fmt.Sprintf("HTTP/2, end of the %s, clear %v", name, clear), func(t *testing.T) {
+				var requests atomic.Int64
+				var server *httptest.Server
+				server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					_, _ = io.Copy(io.Discard, r.Body)
+					if requests.Add(1) > 1 {
+						end(server)
+					}
+				}))
+				transport := new(http.Transport)
+				if clear {
+					transport.Protocols = new(http.Protocols)
+					transport.Protocols.SetUnencryptedHTTP2(true)
+					server.Config.Protocols = transport.Protocols
+					server.Start()
+				} else {
+					server.EnableHTTP2 = true
+					server.StartTLS()
+					transport = server.Client().Transport.(*http.Transport)
 				}
-			}))
-			server.EnableHTTP2 = true
-			server.StartTLS()
-			defer server.Close()
-			p := newTestRoundTripConn(t, Endpoint{URL: server.URL}, server.Client().Transport)
-			wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
-			if out := p.post(testRequest("{}"), time.Now(), soon()); out.verdict != failed || requests.Load() != 2 {
-				t.Errorf("%+v after %d requests, want 2", out, requests.Load())
-			}
-		})
+				defer server.Close()
+				defer transport.CloseIdleConnections()
+				p := newTestRoundTripConn(t, Endpoint{URL: server.URL}, transport)
+				wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
+				if out := p.post(testRequest("{}"), time.Now(), soon()); out.verdict != failed || requests.Load() != 2 {
+					t.Errorf("%+v after %d requests, want 2", out, requests.Load())
+				}
+			})
+		}
 	}
 	t.Run("connections that end with a request", func(t *testing.T) {
 		var poisoned atomic.Int64
@@ -321,47 +334,6 @@ func TestRoundTripSentOnce(t *testing.T) {
 		p := newTestRoundTripConn(t, Endpoint{URL: server.URL}, transport)
 		if out := p.post(poison, time.Now(), soon()); out.verdict != failed || poisoned.Load() != 2 {
 			t.Errorf("%+v after %d requests, want 2", out, poisoned.Load())
-		}
-	})
-	t.Run("HTTP/2 in clear, connection closed", func(t *testing.T) {
-		var requests atomic.Int64
-		var server *httptest.Server
-		server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_, _ = io.Copy(io.Discard, r.Body)
-			if requests.Add(1) > 1 {
-				server.CloseClientConnections()
-			}
-		}))
-		server.Config.Protocols = new(http.Protocols)
-		server.Config.Protocols.SetUnencryptedHTTP2(true)
-		server.Start()
-		defer server.Close()
-		transport := &http.Transport{Protocols: server.Config.Protocols}
-		defer transport.CloseIdleConnections()
-		p := newTestRoundTripConn(t, Endpoint{URL: server.URL}, transport)
-		wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
-		if out := p.post(testRequest("{}"), time.Now(), soon()); out.verdict != failed || requests.Load() != 2 {
-			t.Errorf("%+v after %d requests, want 2", out, requests.Load())
-		}
-	})
-	t.Run("HTTP/2 in clear", func(t *testing.T) {
-		var requests atomic.Int64
-		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_, _ = io.Copy(io.Discard, r.Body)
-			if requests.Add(1) > 1 {
-				panic(http.ErrAbortHandler)
-			}
-		}))
-		server.Config.Protocols = new(http.Protocols)
-		server.Config.Protocols.SetUnencryptedHTTP2(true)
-		server.Start()
-		defer server.Close()
-		transport := &http.Transport{Protocols: server.Config.Protocols}
-		defer transport.CloseIdleConnections()
-		p := newTestRoundTripConn(t, Endpoint{URL: server.URL}, transport)
-		wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
-		if out := p.post(testRequest("{}"), time.Now(), soon()); out.verdict != failed || requests.Load() != 2 {
-			t.Errorf("%+v after %d requests, want 2", out, requests.Load())
 		}
 	})
 }

@@ -161,6 +161,15 @@ func plan() []*table {
 	// The first connections and the growth of the heap are no part of what a
 	// webhook costs: enough events to make that little.
 	long := with(func(a *arguments) { a.Events = 200000 })
+	var hangs []row
+	for _, clients := range []string{"", ", paho.mqtt.golang"} {
+		for qos := range byte(2) {
+			name, library := fmt.Sprintf("QoS %d%s", qos, clients), clients != ""
+			hangs = append(hangs,
+				row{name: name + ", no hook", base: true, measure: hung(qos, false, library)},
+				row{name: name + ", hook", measure: hung(qos, true, library)})
+		}
+	}
 	tables := []*table{
 		{title: "Delivery", unit: "webhooks", rows: []row{
 			{name: "raw socket loop (the limit)", base: true, measure: send("loop", long)},
@@ -175,16 +184,7 @@ func plan() []*table {
 			{name: "batches, gzip", measure: send("hook", with(func(a *arguments) { a.Batch, a.Gzip, a.Capacity, a.Events = true, true, 10000, 500000 }))},
 			{name: "batches, disk queue", measure: send("hook", with(func(a *arguments) { a.Batch, a.Dir, a.Events = true, "queue", 500000 }))},
 		}},
-		{title: "Broker, endpoint hangs", unit: "publishes", rows: []row{
-			{name: "QoS 0, no hook", base: true, measure: hung(0, false, false)},
-			{name: "QoS 0, hook", measure: hung(0, true, false)},
-			{name: "QoS 1, no hook", base: true, measure: hung(1, false, false)},
-			{name: "QoS 1, hook", measure: hung(1, true, false)},
-			{name: "QoS 0, paho.mqtt.golang, no hook", base: true, measure: hung(0, false, true)},
-			{name: "QoS 0, paho.mqtt.golang, hook", measure: hung(0, true, true)},
-			{name: "QoS 1, paho.mqtt.golang, no hook", base: true, measure: hung(1, false, true)},
-			{name: "QoS 1, paho.mqtt.golang, hook", measure: hung(1, true, true)},
-		}},
+		{title: "Broker, endpoint hangs", unit: "publishes", rows: hangs},
 		{title: "End to end, 50 publishers at QoS 1", unit: "webhooks", rows: []row{
 			{name: "raw socket loop alone", base: true, measure: send("loop", with(func(a *arguments) { a.Events = 80000 }))},
 			{name: "broker without hook", measure: endToEnd(false)},
@@ -335,7 +335,8 @@ func (b *bench) throughBroker(qos byte, hook bool, args arguments) (o, received 
 		return o, received, err
 	}
 	begin := time.Now()
-	p, err := start("publishers", arguments{Addr: addr, Clients: args.Clients, Events: args.Events, QoS: qos, Payload: 64, Window: args.Window, Library: args.Library})
+	args.Addr, args.QoS, args.Payload = addr, qos, 64
+	p, err := start("publishers", args)
 	if err != nil {
 		return o, received, err
 	}

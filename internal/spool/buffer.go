@@ -62,6 +62,12 @@ func (s *Spool) release(keep func(*chunk) bool) {
 	})
 }
 
+// releaseFinished gives back the chunks of segments whose records are all done: nobody
+// needs them on disk.
+func (s *Spool) releaseFinished() {
+	s.release(func(c *chunk) bool { return !c.seg.finished() })
+}
+
 // pooled reports whether the chunk's memory is used again. A longer one, made
 // for one record, is not.
 func (s *Spool) pooled(c *chunk) bool { return cap(c.buf) == s.chunkSize(0) }

@@ -208,7 +208,7 @@ func (s *Spool) isBehind() bool {
 	}
 	if s.dataErr != nil && s.flight == nil {
 		s.sealHalfDone()
-		s.release(func(c *chunk) bool { return !c.seg.finished() })
+		s.releaseFinished()
 	}
 	return s.held >= s.bufferSize
 }

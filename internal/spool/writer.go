@@ -146,7 +146,7 @@ func (s *Spool) flush() {
 	w := &s.writer
 	s.mu.Lock()
 	s.digOut()
-	s.release(func(c *chunk) bool { return !c.seg.finished() })
+	s.releaseFinished()
 	w.jobs = w.jobs[:0]
 	for _, c := range s.chunks {
 		c.seg.fresh = false
