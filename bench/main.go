@@ -260,12 +260,13 @@ func (b *bench) send(role string, args arguments) (outcome, error) {
 // publishers that cost next to nothing, or those of a library.
 func hung(qos byte, hook, library bool) func(b *bench) (outcome, error) {
 	return func(b *bench) (outcome, error) {
-		events, window := 60000, 20
+		// Enough to fill the queue several times, so that its growth is a part only.
+		events, window := 400000, 20
 		switch {
-		case qos == 0 && library:
+		case library:
 			events = 200000
 		case qos == 0:
-			events, window = 600000, 64
+			events, window = 2000000, 64
 		}
 		args := arguments{Hang: true, Library: library, Clients: 50, Window: window, Events: max(events/b.scale, 1000)}
 		o, _, err := b.throughBroker(qos, hook, args)

@@ -14,7 +14,8 @@ const connectTimeout = 10 * time.Second
 
 // A listener adds to a net.Listener what a public broker needs and mochi does
 // not have: it stays up when accepting fails for a while, it lets no client
-// hold a connection without a CONNECT, and it can close all connections.
+// hold a connection without a CONNECT, it writes acknowledgements many at a time,
+// and it can close all connections.
 type listener struct {
 	net.Listener
 	log *slog.Logger
@@ -63,7 +64,7 @@ func (l *listener) add(c net.Conn) (net.Conn, error) {
 		_ = c.Close()
 		return nil, net.ErrClosed
 	}
-	added := &conn{Conn: c, from: l}
+	added := &conn{Conn: &ackConn{Conn: c}, from: l}
 	l.conns[added] = struct{}{}
 	return added, nil
 }

@@ -102,7 +102,13 @@ func serve(opts *options, cfg *webhook.Config, stdout, stderr io.Writer) error {
 
 	capabilities := mqtt.NewDefaultServerCapabilities()
 	capabilities.MaximumClientWritesPending = 16 * 1024 // messages on their way to one subscriber
-	server := mqtt.New(&mqtt.Options{Logger: log, Capabilities: capabilities})
+	server := mqtt.New(&mqtt.Options{
+		Logger:       log,
+		Capabilities: capabilities,
+		// Who sends many messages at a time has them read at once, and
+		// acknowledged at once, see ackConn.
+		ClientNetReadBufferSize: 4 << 10,
+	})
 	if err := server.AddListener(listeners.NewNet("tcp", clients)); err != nil {
 		return err
 	}
