@@ -143,6 +143,39 @@ func TestBatchRestGoesOutToo(t *testing.T) {
 
 // TestBatchRestDoesNotLinger: what did not fit into a batch that was due goes out
 // at once, before what came later, or after the batch if it is of its lanes.
+// TestBatchRestIsForWhoIsFreeNext checks that what does not fit into a batch does
+// not wait for its end when another worker is done before.
+func TestBatchRestIsForWhoIsFreeNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := batchEndpoint(Batch{MaxEvents: 100, MaxBytes: 8 << 10, Linger: time.Millisecond})
+		c.PoolSize, c.Timeout = 2, time.Hour
+		begin := time.Now()
+		e := startFake(c, func(req *request, _ time.Time, _ <-chan struct{}) outcome {
+			if waited := time.Since(begin); waited > 2*time.Second {
+				t.Errorf("an attempt after %v", waited)
+			}
+			switch {
+			case bytes.Contains(req.body, []byte(`"first"`)):
+				time.Sleep(time.Second)
+			case bytes.Contains(req.body, []byte(`"hangs"`)):
+				time.Sleep(time.Minute)
+			}
+			return outcome{status: 200}
+		})
+		synctest.Wait()
+		e.queue.offer(publishOf("first", "x"), false)
+		time.Sleep(100 * time.Millisecond)
+		for _, client := range []string{"hangs", "a", "b", "c", "d", "e", "f", "g"} {
+			e.queue.offer(publishOf(client, strings.Repeat(`"`, 900)), false) // the body is twice as long as it is in the queue
+		}
+		time.Sleep(2 * time.Minute)
+		if s := e.queue.stats(); s.Delivered != 9 {
+			t.Errorf("stats %+v", s)
+		}
+		e.stop(0)
+	})
+}
+
 func TestBatchRestDoesNotLinger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := batchEndpoint(Batch{MaxEvents: 6, MaxBytes: 2000, Linger: time.Hour})

@@ -3,33 +3,50 @@ package webhook
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 )
 
 // What becomes of events that end without having been delivered.
 
-// giveUpOld ends the jobs whose events are too old, and returns the others.
+// giveUpOld ends the jobs whose events are too old, and returns the others. The
+// clock has not found them when they do not come in the order of their age.
 func (p *pool) giveUpOld(jobs []job) []job {
+	tooOld := p.tooOld(time.Now())
+	if !anyBorn(tooOld, jobs) {
+		return jobs
+	}
 	var old []job
 	kept := jobs[:0]
 	for _, j := range jobs {
-		if p.tooOld(&j) {
+		if j.born <= tooOld {
 			old = append(old, j)
 		} else {
 			kept = append(kept, j)
 		}
 	}
-	if len(old) > 0 {
-		p.giveUp(old)
-	}
+	p.giveUp(old)
 	return kept
 }
 
-// tooOld reports whether an event has to be given up.
-func (p *pool) tooOld(j *job) bool {
-	most := p.config.Retry.MaxAge
-	return most >= 0 && time.Since(time.UnixMilli(j.born)) >= most
+// tooOld returns the time, in Unix milliseconds, at which an event has happened that
+// has to be given up now, and all before.
+func (p *pool) tooOld(now time.Time) int64 {
+	if p.config.Retry.MaxAge < 0 {
+		return math.MinInt64
+	}
+	return now.Add(-p.config.Retry.MaxAge).UnixMilli()
+}
+
+// anyBorn reports whether one of the jobs is as old as that.
+func anyBorn(until int64, jobs []job) bool {
+	for i := range jobs {
+		if jobs[i].born <= until {
+			return true
+		}
+	}
+	return false
 }
 
 // giveUp ends events that have become too old.

@@ -234,7 +234,7 @@ func newConsumer(c *Endpoint, rt http.RoundTripper, log *slog.Logger) (*consumer
 		queue: e.queue, letters: w.letters, warn: e.pool.warnUnreadable,
 		messages: make(map[uint64]held), tenures: make(map[int]*tenure),
 	}
-	e.queue.store, e.pool.letters, e.pool.mayBeOld = w.intake, w.letters, true
+	e.queue.store, e.pool.letters = w.intake, w.letters
 	e.queue.gate.leased = true
 	return w, nil
 }

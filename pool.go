@@ -60,11 +60,6 @@ type pool struct {
 	retired bool         // no attempt begins any more; the queue's lock guards it
 	older   []*pool      // retired, with attempts in flight
 
-	// mayBeOld says that events may be too old though the clock has not found
-	// them: those that were on disk at the start, before it has come to them,
-	// or that do not come in the order of their age.
-	mayBeOld bool
-
 	lastFailure atomic.Pointer[outcome] // of any attempt
 
 	warned      atomic.Bool // about a configuration at fault, since the last delivery
@@ -74,7 +69,7 @@ type pool struct {
 }
 
 func newPool(q *queue, config *Endpoint, log *slog.Logger, dial func() poster) *pool {
-	p := &pool{queue: q, config: config, log: log, mayBeOld: config.Queue.Type == DiskQueue}
+	p := &pool{queue: q, config: config, log: log}
 	p.formats = newFormats(config)
 	p.format = p.formats[0]
 	for range config.PoolSize {
@@ -134,12 +129,11 @@ func (w *worker) run() {
 // stack of where they end. What does not fit into a batch goes out by another
 // worker, or after it.
 func (w *worker) deliver() {
-	p, jobs := w.pool, w.jobs
-	if p.mayBeOld {
-		if jobs = p.giveUpOld(jobs); len(jobs) == 0 {
-			p.queue.release(w, nil, result{})
-			return
-		}
+	p := w.pool
+	jobs := p.giveUpOld(w.jobs)
+	if len(jobs) == 0 {
+		p.queue.release(w, nil, result{})
+		return
 	}
 	w.ends = append(w.ends[:0], len(jobs))
 	suspects := 0 // of jobs[at:], those that were just refused together
@@ -302,11 +296,14 @@ func (p *pool) judge(jobs []job, out outcome) {
 	}
 	for i := range jobs {
 		jobs[i].result = r
-		if out.verdict == canceled || r.fate != fateAgain && r.fate != fateRetry {
-			continue
-		}
+	}
+	if out.verdict == canceled || r.fate != fateAgain && r.fate != fateRetry {
+		return
+	}
+	tooOld := p.tooOld(time.Now())
+	for i := range jobs {
 		last := r.status != 0 && retry.MaxAttempts >= 0 && jobs[i].attempts+1 >= retry.MaxAttempts && jobs[i].until == 0
-		if p.tooOld(&jobs[i]) || last {
+		if jobs[i].born <= tooOld || last {
 			jobs[i].result = result{fate: fateDead}
 		}
 	}
@@ -385,8 +382,11 @@ func (q *queue) attempted(out outcome, took time.Duration) {
 
 // goesOn reports whether w may make another attempt for jobs, which it holds, and
 // takes the token for it. With an open breaker that would be a probe, which is
-// for the queue to send.
+// for the queue to send; what is too old by now is for the clock to give up.
 func (q *queue) goesOn(w *worker, jobs []job) bool {
+	if anyBorn(w.pool.tooOld(time.Now()), jobs) {
+		return false
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if !q.gate.admits() || q.gate.open || q.halted || w.pool.retired ||

@@ -622,6 +622,52 @@ func TestMaxAgeAndMaxAttempts(t *testing.T) {
 	})
 }
 
+// TestNothingIsSentPastMaxAge checks that attempts end at max_age also where the
+// clock does not find the events in the order of their age.
+func TestNothingIsSentPastMaxAge(t *testing.T) {
+	const maxAge = 5 * time.Second
+	tests := []struct {
+		name   string
+		change func(c *Endpoint)
+		post   outcome
+	}{
+		{"held by a worker that splits", func(c *Endpoint) {
+			c.Batch = Batch{MaxEvents: 100, MaxBytes: 256 << 10, Linger: time.Millisecond}
+		}, outcome{verdict: refused, status: 413}},
+		{"waited for room", func(c *Endpoint) {
+			c.Queue.Capacity, c.Queue.Overflow, c.Queue.BlockTimeout = 1, Block, time.Hour
+		}, outcome{status: 200}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := defaultEndpoint()
+				c.PoolSize, c.Retry.MaxAge = 1, maxAge
+				tt.change(&c)
+				begin := time.Now()
+				e := startFake(c, func(*request, time.Time, <-chan struct{}) outcome {
+					if age := time.Since(begin); age >= maxAge {
+						t.Errorf("an attempt at the age of %v", age)
+					}
+					time.Sleep(2 * time.Second)
+					return tt.post
+				})
+				synctest.Wait()
+				for i := range 16 {
+					go e.queue.offer(publishOf(fmt.Sprint("c", i), "x"), true)
+				}
+				time.Sleep(time.Minute)
+				s := e.queue.stats()
+				checkSum(t, s)
+				if s.Waiting+s.InFlight != 0 || s.Dead == 0 {
+					t.Errorf("stats %+v", s)
+				}
+				e.stop(0)
+			})
+		})
+	}
+}
+
 func TestStopWithinDrainTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := startFake(defaultEndpoint(), func(_ *request, d time.Time, stop <-chan struct{}) outcome { return hang(d, stop) })

@@ -70,10 +70,10 @@ func (q *queue) finish(jobs []job, r result) {
 	q.dispatch()
 }
 
-// handBack lets jobs wait again that do not fit into a batch with the first n, if a
-// worker is idle that may take them and there is room for them. It returns how many
-// are left: the lane of the last one that fits stays with its worker, if its jobs are
-// next.
+// handBack lets jobs wait again that do not fit into a batch with the first n, if
+// there is room for them: whichever worker is free next takes them. It returns how
+// many are left: the lane of the last one that fits stays with its worker, if its
+// jobs are next.
 func (q *queue) handBack(jobs []job, n int) (left int) {
 	left = n
 	for left < len(jobs) && jobs[left].lane == jobs[n-1].lane {
@@ -85,9 +85,6 @@ func (q *queue) handBack(jobs []job, n int) (left int) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.idle) == 0 || !q.admits() {
-		return len(jobs)
-	}
 	bytes := int64(0)
 	for i := range rest {
 		rest[i].result = result{fate: fateAgain}
@@ -178,6 +175,9 @@ func (q *queue) settle(jobs []job) {
 			}
 			q.countWaiting(e, +1)
 			q.age.back(&q.entries, j.entry)
+			if q.age.cursor == j.entry {
+				q.kickClock() // it may be too old already
+			}
 		}
 		if j.lane != 0 {
 			q.freeLane(j.lane)
