@@ -53,11 +53,11 @@ func (c *Config) resolve() (*Config, error) {
 			splits, reports = append(splits, s), append(reports, problem)
 		}
 	}
-	known := make(map[uint64]bool)
+	known := make(map[identity]bool)
 	for i := range resolved.Endpoints {
 		e := &resolved.Endpoints[i]
 		if known[e.known] {
-			e.known = 0 // a copy of another one
+			e.known = identity{} // a copy of another one
 		}
 		known[e.known] = true
 	}

@@ -74,7 +74,7 @@ type Endpoint struct {
 	// Compression of request bodies. Defaults to NoCompression.
 	Compression Compression
 
-	known uint64 // what a reload knows it by, see key; 0: its name
+	known identity // see key
 }
 
 // Header is one HTTP header of a request.

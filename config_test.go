@@ -204,7 +204,7 @@ func TestParseSpellings(t *testing.T) {
 					slices.Reverse(got)
 				}
 				for i := range got {
-					got[i].known = 0 // another one in each process
+					got[i].known = identity{} // another one in each process
 				}
 				if want := want[group]; !reflect.DeepEqual(got, want) {
 					t.Errorf("%s:\n got %s\nwant %s", name, dump(&Config{got}), dump(&Config{want}))

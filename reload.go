@@ -116,7 +116,7 @@ func (h *Hook) plan(cfg *Config) *reload {
 	r.active = newActive(cfg, func(c *Endpoint) (*endpoint, error) {
 		old := goesOn[c.Name]
 		if old == nil {
-			old = r.recall(c.key())
+			old = r.recall(c)
 		}
 		if err := checkTransport(c, h.options.Transport); err != nil {
 			return nil, err
@@ -147,40 +147,45 @@ func (h *Hook) plan(cfg *Config) *reload {
 }
 
 // pair returns, by the names of endpoints of a new configuration, the current ones
-// that go on as these: those with the same key, and those that were a rule of the
-// same number and selection, whose URL is another one now, unless there is a
-// departure with the key.
-func pair(wanted []Endpoint, current []*endpoint, departing func(key string) *departure) map[string]*endpoint {
-	byKey, byRule := make(map[string]*endpoint), make(map[string]*endpoint)
-	for _, e := range current {
-		byKey[e.config.key()] = e
-	}
+// that go on as these: those with the same key; of the rest those that are a rule of
+// the same section and URL, which selects something else now; and those that were a
+// rule of the same number and selection, whose URL is another one now. What departs
+// comes first where it has the key, and before the latter also where it was in the
+// same place.
+func pair(wanted []Endpoint, current []*endpoint, departing func(key string, place uint64) *departure) map[string]*endpoint {
 	pairs := make(map[string]*endpoint)
-	for i := range wanted {
-		if e := byKey[wanted[i].key()]; e != nil {
-			pairs[wanted[i].Name] = e
-			delete(byKey, wanted[i].key())
+	rest := make(map[*endpoint]bool)
+	for _, e := range current {
+		rest[e] = true
+	}
+	match := func(key func(c *Endpoint) string, may func(c, old *Endpoint) bool) {
+		byKey := make(map[string]*endpoint)
+		for e := range rest {
+			byKey[key(e.config)] = e
+		}
+		for i := range wanted {
+			c := &wanted[i]
+			if e := byKey[key(c)]; e != nil && rest[e] && pairs[c.Name] == nil && may(c, e.config) {
+				pairs[c.Name] = e
+				delete(rest, e)
+			}
 		}
 	}
-	for _, e := range byKey {
-		if e.config.known != 0 {
-			byRule[strings.ToLower(e.config.Name)] = e
-		}
-	}
-	for i := range wanted {
-		c := &wanted[i]
-		e := byRule[strings.ToLower(c.Name)]
-		if c.known != 0 && pairs[c.Name] == nil && e != nil && reflect.DeepEqual(c.Events, e.config.Events) && departing(c.key()) == nil {
-			pairs[c.Name] = e
-		}
-	}
+	match((*Endpoint).key, func(*Endpoint, *Endpoint) bool { return true })
+	match(func(c *Endpoint) string { return fmt.Sprint(c.known.place) }, func(c, old *Endpoint) bool {
+		return c.known.place != 0 && departing(c.key(), 0) == nil
+	})
+	match(func(c *Endpoint) string { return strings.ToLower(c.Name) }, func(c, old *Endpoint) bool {
+		return c.known.place != 0 && old.known.place != 0 && reflect.DeepEqual(c.Events, old.Events) &&
+			departing(c.key(), c.known.place) == nil
+	})
 	return pairs
 }
 
 // recall keeps a removed endpoint from ending, if there is still time.
 // Otherwise it waits until it has ended: the files may be the same.
-func (r *reload) recall(key string) *endpoint {
-	d := r.hook.departureOf(key)
+func (r *reload) recall(c *Endpoint) *endpoint {
+	d := r.hook.departureOf(c.key(), c.known.place)
 	if d == nil || !d.recall() {
 		return nil
 	}
@@ -267,7 +272,7 @@ func (h *Hook) depart(d *departure) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	d.endpoint = d.endpoint.remains()
-	if s := d.endpoint.queue.stats(); d.endpoint.config.known != 0 && s.Waiting+s.InFlight == 0 {
+	if s := d.endpoint.queue.stats(); d.endpoint.config.known.rule != 0 && s.Waiting+s.InFlight == 0 {
 		all := Stats{h.gone} // there are as many names as rules, but any number of URLs
 		all.count(d.endpoint)
 		if key := d.endpoint.config.key(); h.departures[key] == d {
@@ -295,10 +300,20 @@ func (d *departure) stop(drain time.Duration) {
 	}
 }
 
-func (h *Hook) departureOf(key string) *departure {
+// departureOf returns what departs under a key, or else a rule in the same place, if
+// that is not 0.
+func (h *Hook) departureOf(key string, place uint64) *departure {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.departures[key]
+	if d := h.departures[key]; d != nil || place == 0 {
+		return d
+	}
+	for _, d := range h.departures {
+		if d.endpoint.config.known.place == place && d.state.Load() == departing {
+			return d
+		}
+	}
+	return nil
 }
 
 // install makes a the configuration that the callbacks see.

@@ -456,7 +456,7 @@ func TestReloadRemoves(t *testing.T) {
 			h.emit(publishOf(fmt.Sprint("c", i), "x"))
 		}
 		mustReload(t, h, &Config{Endpoints: []Endpoint{endpoint("a", bad)}})
-		<-h.departureOf("b").ended
+		<-h.departureOf("b", 0).ended
 		// Events in flight are not waited for where a worker gets no time.
 		awaitTrue(t, "all are dropped", func() bool { return h.Stats().Endpoints["b"].Dropped["endpoint_removed"] == 50 })
 		checkSum(t, h.Stats().Endpoints["b"])
@@ -484,7 +484,7 @@ func TestReloadRemoves(t *testing.T) {
 		h := runHook(t, &Options{Config: &Config{Endpoints: []Endpoint{endpoint("a", bad), b}}, DrainTimeout: -1})
 		h.emit(publishOf("c", "x"))
 		mustReload(t, h, &Config{Endpoints: []Endpoint{endpoint("a", bad)}})
-		<-h.departureOf("b").ended
+		<-h.departureOf("b", 0).ended
 		awaitTrue(t, "the event has ended", func() bool { s := h.Stats().Endpoints["b"]; return s.Waiting+s.InFlight == 0 })
 		text, err := os.ReadFile(file)
 		if s := h.Stats().Endpoints["b"]; err != nil || s.Dead != 1 || bytes.Count(text, []byte("\n")) != 1 {
@@ -532,7 +532,7 @@ func TestReloadRemoves(t *testing.T) {
 			h.emit(publishOf("c", fmt.Sprint(i)))
 		}
 		mustReload(t, h, allPublishes(good, nil))
-		<-h.departureOf("b").ended
+		<-h.departureOf("b", 0).ended
 		awaitTrue(t, "all wait", func() bool { return h.Stats().Endpoints["b"].Waiting == 5 })
 		if s := h.Stats().Endpoints["b"]; len(s.Dropped) > 0 {
 			t.Errorf("removed: stats %+v", s)
@@ -574,7 +574,7 @@ func TestReloadEndsTheProbes(t *testing.T) {
 				return s.Breaker == "open" && s.OldestWaitingMS > 0
 			})
 			mustReload(t, h, allPublishes(bad, func(e *Endpoint) { failing(e); test.change(e) }))
-			if d := h.departureOf("failing"); d != nil {
+			if d := h.departureOf("failing", 0); d != nil {
 				<-d.ended
 			}
 			want := "open"
@@ -811,10 +811,10 @@ func TestReloadMovesRules(t *testing.T) {
 			h.emit(ev)
 		}
 		time.Sleep(time.Second)
-		if err := h.Reload(config("c c", "a a", "b2 b")); err != nil { // b's second rule takes over from its first
+		if err := h.Reload(config("c c", "a a", "b2 b")); err != nil { // b's second rule goes on, its first departs
 			t.Fatal(err)
 		}
-		if s := h.Stats().Endpoints; s["all-2"].Waiting+s["all-2"].InFlight != 1 || s["all-1"].Offered != 0 {
+		if s := h.Stats().Endpoints; s["all-2"].Waiting+s["all-2"].InFlight != 2 || s["all-3"].Waiting+s["all-3"].InFlight != 1 || s["all-1"].Offered != 0 {
 			t.Errorf("stats %+v", s)
 		}
 		mu.Lock()
@@ -826,6 +826,101 @@ func TestReloadMovesRules(t *testing.T) {
 		if !slices.Equal(got["a"], []string{"a"}) || !slices.Equal(got["b"], []string{"b", "b2"}) || len(got["c"]) > 0 {
 			t.Errorf("got %q", got)
 		}
+	})
+}
+
+// TestReloadMovesRulesOfOneURL removes the first of two rules without names that
+// have one URL, or swaps them: each keeps what waits for it, in order and with its
+// own headers.
+func TestReloadMovesRulesOfOneURL(t *testing.T) {
+	rule := func(topic string) Rule {
+		return Rule{Event: OnMessagePublish, Topic: topic, URL: "http://rules/", Headers: []Header{{Name: "For", Value: Secret(topic)}}}
+	}
+	config := func(topics ...string) *Config {
+		e := Endpoint{Name: "all", URL: "http://all/"}
+		for _, topic := range topics {
+			e.Events = append(e.Events, rule(topic))
+		}
+		return &Config{Endpoints: []Endpoint{e}}
+	}
+	for _, tt := range []struct {
+		name string
+		then []string
+	}{
+		{"first removed", []string{"b"}},
+		{"swapped", []string{"b", "a"}},
+		{"one put between", []string{"a", "c", "b"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var mu sync.Mutex
+				up, got := false, make(map[string][]string)
+				transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
+					body, err := io.ReadAll(r.Body)
+					if err != nil {
+						t.Error(err)
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					if !up {
+						return respond(503, http.NoBody, nil), nil
+					}
+					got[r.Header.Get("For")] = append(got[r.Header.Get("For")], payloadOf(body))
+					return respond(200, http.NoBody, nil), nil
+				})
+				h := new(Hook)
+				if err := h.Init(&Options{Config: config("a", "b"), Transport: transport, DrainTimeout: time.Hour}); err != nil {
+					t.Fatal(err)
+				}
+				publish := func(topic, payload string) {
+					ev := publishOf("c", payload)
+					ev.topic = topic
+					h.emit(ev)
+				}
+				publish("a", "a1")
+				publish("b", "b1")
+				publish("b", "b2")
+				time.Sleep(time.Second)
+				mustReload(t, h, config(tt.then...))
+				publish("b", "b3")
+				time.Sleep(time.Second)
+				mu.Lock()
+				up = true
+				mu.Unlock()
+				time.Sleep(time.Minute)
+				_ = h.Stop()
+				if !slices.Equal(got["a"], []string{"a1"}) || !slices.Equal(got["b"], []string{"b1", "b2", "b3"}) {
+					t.Errorf("got %q", got)
+				}
+			})
+		})
+	}
+}
+
+// TestReloadsLeaveNoPools replaces the workers of an endpoint again and again: those
+// that have ended are not kept.
+func TestReloadsLeaveNoPools(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := new(Hook)
+		transport := roundTripFunc(func(*http.Request) (*http.Response, error) { return respond(200, http.NoBody, nil), nil })
+		if err := h.Init(&Options{Config: ruleAt("#", "http://0/"), Transport: transport}); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 5 {
+			mustReload(t, h, ruleAt("#", fmt.Sprintf("http://%d/", i)))
+			time.Sleep(time.Second)
+		}
+		var kept func(p *pool) int
+		kept = func(p *pool) (n int) {
+			for _, older := range p.older {
+				n += 1 + kept(older)
+			}
+			return n
+		}
+		if n := kept(h.active.Load().all()[1].pool); n > 1 { // the last one was not known to have ended
+			t.Errorf("%d pools are kept", n)
+		}
+		_ = h.Stop()
 	})
 }
 
@@ -851,7 +946,7 @@ func TestRemovedEndpointsAreSmall(t *testing.T) {
 		got.payloads, got.ids = nil, make(map[string]int)
 		got.mu.Unlock()
 		if i > 0 {
-			<-h.departureOf(fmt.Sprint("customer-", i-1)).ended
+			<-h.departureOf(fmt.Sprint("customer-", i-1), 0).ended
 		}
 		runtime.GC()
 		runtime.GC()

@@ -101,6 +101,7 @@ func samePool(a, b *Endpoint) bool {
 		x.Ordering, y.Ordering = "", ""
 	}
 	x.RateLimit, y.RateLimit = RateLimit{}, RateLimit{}
+	x.known, y.known = identity{}, identity{}
 	return reflect.DeepEqual(x, y)
 }
 
@@ -119,7 +120,7 @@ func (e *endpoint) renew(old *endpoint) {
 	q.gate.limit(q.limits.rate)
 	e.clock.giveUp, e.clock.tellOpen, e.clock.log = e.pool.giveUp, e.pool.tellOpen, e.log
 	if e.pool != old.pool {
-		e.pool.older = old.pool.unended()
+		e.pool.older, old.pool.older = old.pool.unended(), nil
 		q.retire(old.pool)
 	}
 	if e.config.URL != old.config.URL && e.stream == nil {

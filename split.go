@@ -19,7 +19,7 @@ type split struct {
 // split makes endpoints of the rules that have a URL, and takes them out of e,
 // whose defaults are filled in.
 func (e *Endpoint) split() (splits []split) {
-	urls := make(map[string]int)
+	seen := make(map[string]int)
 	for i := range e.Events {
 		r := &e.Events[i]
 		if r.URL == "" {
@@ -27,8 +27,14 @@ func (e *Endpoint) split() (splits []split) {
 		}
 		s := split{e.derive(i), i, r.Name != ""}
 		if !s.named && e.Queue.Type == MemoryQueue && !e.Stream.enabled() { // what has files or a stream has them by its name
-			s.known = maphash.String(knownSeed, fmt.Sprintf("%s\x00%s\x00%d", strings.ToLower(e.Name), r.URL, urls[r.URL]))
-			urls[r.URL]++
+			of := fmt.Sprintf("%s\x00%s\x00", strings.ToLower(e.Name), r.URL)
+			selects := of + fmt.Sprintf("%#v", s.Events)
+			s.known = identity{
+				rule:  maphash.String(knownSeed, fmt.Sprint(selects, seen[selects])),
+				place: maphash.String(knownSeed, fmt.Sprint(of, seen[of])),
+			}
+			seen[selects]++
+			seen[of]++
 		}
 		splits = append(splits, s)
 	}
@@ -36,12 +42,18 @@ func (e *Endpoint) split() (splits []split) {
 	return splits
 }
 
-// key is what a reload knows an endpoint by: its name, which is a rule's number
-// where nobody chose one. That changes with the rules before, and what waits must
-// not go to another receiver, so such a rule is known by its section and its URL.
+// An identity is what a reload knows an endpoint by that a rule with a URL and
+// without a name has become. Its number changes with the rules before, and what
+// waits must not go to another receiver, nor with the headers of another rule.
+type identity struct {
+	rule  uint64 // a hash of its section, its URL and what it selects; 0 for other endpoints
+	place uint64 // a hash of its section, its URL, and which of those that have both it is
+}
+
+// key is what a reload knows an endpoint by: its name, if somebody chose it.
 func (e *Endpoint) key() string {
-	if e.known != 0 {
-		return fmt.Sprint("rule ", e.known) // a space is in no name
+	if e.known.rule != 0 {
+		return fmt.Sprint("rule ", e.known.rule) // a space is in no name
 	}
 	return strings.ToLower(e.Name)
 }
