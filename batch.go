@@ -41,6 +41,14 @@ func (w *worker) prepareBatch(jobs []job) (n int, err error) {
 			}
 			return 0, err
 		}
+		if p.asIs && !p.formatOf(&w.ev).fitsBatch(&w.ev) {
+			if n > 0 {
+				break
+			}
+			req.id, req.body = w.ev.id.append(req.id[:0]), req.body[:0]
+			p.render(req, &w.ev)
+			return 1, nil
+		}
 		if is := p.formatOf(&w.ev).head; n == 0 {
 			head = is
 		} else if is != head {
@@ -51,9 +59,10 @@ func (w *worker) prepareBatch(jobs []job) (n int, err error) {
 		if n > 0 {
 			req.body = append(req.body, ',')
 		}
+		from := len(req.body)
 		p.render(req, &w.ev)
 		b.ids = w.ev.id.append(b.ids)
-		if !c.WithoutIDs && !p.format.hasID {
+		if !c.WithoutIDs && !p.format.hasID && !(p.asIs && hasMemberID(req.body[from:])) {
 			req.body = appendMemberID(req.body, b.ids[n*idLen:])
 		}
 		if n > 0 && int64(len(req.body)+len("]")) > c.MaxBytes {

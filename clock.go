@@ -161,6 +161,7 @@ func (c *clock) expire(now time.Time) time.Duration {
 			return maxAge // what comes now will not be due before
 		}
 		e := q.entries.at(at)
+		q.freshen(e)
 		if left := maxAge - max(now.Sub(time.UnixMilli(e.born)), 0); left > 0 { // another machine's clock may be ahead
 			return left
 		}

@@ -154,10 +154,19 @@ func (q *queue) leave(w *worker) {
 func (q *queue) takeJob(w *worker, laneAt uint32, l *lane) {
 	at := l.head
 	q.takeHead(laneAt)
+	q.freshen(q.entries.at(at))
 	l.inFlight++
 	w.jobs = q.begin(w.jobs, at)
 	j := &w.jobs[len(w.jobs)-1]
 	j.lane, j.until, l.readyAt = laneAt, l.readyAt, 0
+}
+
+// freshen lets an entry's age begin anew that waited while others got an answer, if
+// that is so in this queue.
+func (q *queue) freshen(e *entry) {
+	if q.limits.lenient && e.tries == 0 {
+		e.born = max(e.born, q.answered)
+	}
 }
 
 // begin puts an entry that is in no lane any more in flight: it appends a job

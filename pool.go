@@ -335,6 +335,9 @@ func (p *pool) conclude(w *worker, jobs []job, n, suspects int, out outcome, too
 	q.mu.Lock()
 	breaker, probe := q.limits.breaker, w.probe // not p's own: a reload may have changed it meanwhile
 	q.attempted(out, took)
+	if goOn && q.limits.lenient {
+		q.answered = time.Now().UnixMilli()
+	}
 	if w.target != q.gate.target { // where nothing has failed yet
 		for i := range jobs {
 			jobs[i].result.backoff = 0

@@ -38,6 +38,8 @@ type queue struct {
 	abandoned dropReason // why nothing waits any more
 	busy      int        // workers with a lane or events in flight, of all pools
 
+	answered int64 // when an attempt last got an answer, Unix milliseconds; only if limits.lenient
+
 	waiting      int // entries not in flight
 	waitingBytes int64
 	refused      int // of waiting, those in lanes of refused connections
@@ -61,6 +63,7 @@ type limits struct {
 	breaker    Breaker
 	batch      Batch  // MaxEvents is 1 for none
 	forwards   bool   // deliveries are into a stream
+	lenient    bool   // events that were never sent age only while nothing gets an answer
 	events     uint32 // bit set of the kinds that a rule names
 	workers    int    // that may be busy at a time
 }

@@ -21,8 +21,10 @@ import (
 
 // Redeliver sends the events of a dead letter file again, each to the endpoint
 // of cfg that has its name, with the id that it had: a receiver that keeps ids
-// sees a repetition as one. Order, retry and breaker are the endpoint's, ages
-// count anew. The file stays as it is, and no dead letters are written: what
+// sees a repetition as one. Order, retry and breaker are the endpoint's. Ages
+// count anew, and for an event that was never sent only from the last answer
+// that others got. With Batch, what is not in the endpoint's present format goes
+// alone, as it was. The file stays as it is, and no dead letters are written: what
 // is refused again is still in the file, and sending the file once more does
 // no harm.
 //
@@ -76,6 +78,7 @@ func newRedelivery(cfg *Config) (*redelivery, error) {
 			return nil, fmt.Errorf("endpoint %q: %w", c.Name, err)
 		}
 		e.pool.asIs, e.pool.letters = true, new(lastCause)
+		e.queue.limits.lenient = true
 		r.endpoints[strings.ToLower(c.Name)] = e
 	}
 	return r, nil
@@ -90,6 +93,24 @@ func renderBody(req *request, ev *event) {
 		req.header = append(req.header, ev.extra.trace...)
 	}
 	req.body = append(req.body, ev.payload...)
+}
+
+// fitsBatch reports whether a letter's body can be a member of a batch: whether it
+// is of the endpoint's format, as far as its headers tell.
+func (f *format) fitsBatch(ev *event) bool {
+	own := f.contentType
+	if f.batchType != "" {
+		own = cloudEventType
+	}
+	isBinary := ev.extra != nil && strings.Contains(strings.ToLower(ev.extra.trace), "ce-specversion:")
+	return ev.reason == own && !isBinary
+}
+
+// hasMemberID reports whether a body has an id: a letter may come from times when it
+// was one of body.fields.
+func hasMemberID(body []byte) bool {
+	var members map[string]json.RawMessage
+	return json.Unmarshal(body, &members) == nil && members["id"] != nil
 }
 
 // A lastCause is where the dead letters of a redelivery end. It remembers why the

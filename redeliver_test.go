@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -104,6 +108,119 @@ func TestRedeliverRefused(t *testing.T) {
 	stats, err := Redeliver(t.Context(), redeliverConfig(server.url()), path)
 	if err == nil || !strings.Contains(err.Error(), "2 of 2 events not delivered, the last one refused: status 422") || stats.Endpoints["Audit"].Dead != 2 {
 		t.Errorf("error %v, stats %+v", err, stats)
+	}
+}
+
+// TestRedeliverManyOfOneClient sends letters for longer than max_age: those that wait
+// for others of their client do not grow old while these get an answer.
+func TestRedeliverManyOfOneClient(t *testing.T) {
+	const letters, took, maxAge = 100, time.Second, 10 * time.Second
+	for _, tt := range []struct {
+		name      string
+		answer    func(n int) outcome
+		delivered uint64
+		within    time.Duration
+	}{
+		{"the endpoint is well", func(int) outcome { return outcome{status: 200} }, letters, letters*took + maxAge},
+		{"it refuses some", func(n int) outcome {
+			if n%2 == 0 {
+				return outcome{verdict: refused, status: 400}
+			}
+			return outcome{status: 200}
+		}, letters / 2, letters*took + maxAge},
+		{"it is down", func(int) outcome { return outcome{verdict: failed, status: 503} }, 0, 2 * maxAge},
+		{"it puts off everything", func(int) outcome { return outcome{verdict: paused, status: 429, retryAfter: took} }, 0, 2 * maxAge},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg := redeliverConfig("http://127.0.0.1:1/")
+				cfg.Endpoints[0].Retry.MaxAge = maxAge
+				cfg, err := cfg.resolve()
+				if err != nil {
+					t.Fatal(err)
+				}
+				r, err := newRedelivery(cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				n := 0
+				for _, w := range r.endpoints["audit"].pool.workers {
+					w.poster = &fakePoster{stop: make(chan struct{}), answer: func(*request, time.Time, <-chan struct{}) outcome {
+						time.Sleep(took)
+						n++
+						return tt.answer(n)
+					}}
+				}
+				var lines []string
+				for i := range letters {
+					lines = append(lines, letterLine("audit", i, "x"))
+				}
+				begin := time.Now()
+				stats, _ := r.run(t.Context(), strings.NewReader(strings.Join(lines, "\n")))
+				if s := stats.Endpoints["Audit"]; s.Offered != letters || s.Delivered != tt.delivered {
+					t.Errorf("stats %+v", s)
+				}
+				if took := time.Since(begin); took > tt.within {
+					t.Errorf("it took %v", took)
+				}
+			})
+		})
+	}
+}
+
+// TestRedeliverInBatches sends letters of several formats to an endpoint that has
+// batches: those of another format than its own go alone, as they were.
+func TestRedeliverInBatches(t *testing.T) {
+	letter := func(n int, contentType, body, more string) string {
+		l := strings.Replace(letterLine("audit", n, body), "text/x-test", contentType, 1)
+		return strings.TrimSuffix(l, "}") + more + "}"
+	}
+	const id = "0197f3c0-0000-7000-8000-00000000000"
+	lines := []string{
+		letter(1, "application/json", `{"a":1}`, ""),
+		letter(2, "application/json", `{"b":2,"id":"own"}`, ""),
+		letter(3, "application/json", `{"c":3}`, `,"headers":{"ce-specversion":"1.0"}`),
+		letter(4, "text/plain", `{"d":4}`, ""),
+		letter(5, cloudEventType, `{"e":5,"id":"`+id+`5"}`, ""),
+	}
+	for _, tt := range []struct {
+		format Format
+		want   []string // content-type and body
+	}{
+		{FormatNanoMQ, []string{
+			`application/json [{"a":1,"id":"` + id + `1"},{"b":2,"id":"own"}]`,
+			`application/json {"c":3}`,
+			`text/plain {"d":4}`,
+			cloudEventType + ` {"e":5,"id":"` + id + `5"}`,
+		}},
+		{FormatCloudEvents, []string{
+			`application/json {"a":1}`,
+			`application/json {"b":2,"id":"own"}`,
+			`application/json {"c":3}`,
+			`text/plain {"d":4}`,
+			cloudEventsBatchType + ` [{"e":5,"id":"` + id + `5"}]`,
+		}},
+	} {
+		t.Run(string(tt.format), func(t *testing.T) {
+			var got []string // all are of one client: one after the other
+			server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				body, err := io.ReadAll(r.Body)
+				if err != nil {
+					t.Error(err)
+				}
+				got = append(got, r.Header.Get("Content-Type")+" "+string(body))
+			}))
+			defer server.Close()
+			cfg := redeliverConfig(server.URL)
+			cfg.Endpoints[0].Body.Format = tt.format
+			cfg.Endpoints[0].Batch = Batch{MaxEvents: 10, Linger: time.Second}
+			if _, err := Redeliver(t.Context(), cfg, writeLetterFile(t, lines...)); err != nil {
+				t.Error(err)
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(tt.want, "\n"))
+			}
+		})
 	}
 }
 
