@@ -3,12 +3,17 @@ package webhook
 import (
 	"bytes"
 	"context"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 )
 
@@ -49,6 +54,92 @@ func TestBlockWakesAllThatFit(t *testing.T) {
 
 // TestBlockComesInInOrder has a publish that needs much room wait before those
 // that need little: it keeps its place until its time is over.
+// TestBlockIsNotOvertaken checks that a publish which there would be room for stays
+// behind one that waits, which may be of the same client.
+func TestBlockIsNotOvertaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := defaultEndpoint()
+		c.PoolSize, c.Queue.Overflow, c.Queue.MaxBytes = 1, Block, 4096
+		release := make(chan struct{})
+		var got []string
+		e := startFake(c, func(req *request, _ time.Time, _ <-chan struct{}) outcome {
+			got = append(got, payloadOf(req.body)[:1])
+			<-release
+			return outcome{status: 200}
+		})
+		large := strings.Repeat("x", 2500)
+		for _, payload := range []string{"0", "0" + large} { // one in flight, one that waits
+			e.queue.offer(publishOf("other", payload), false)
+			synctest.Wait()
+		}
+		var wg sync.WaitGroup
+		for _, payload := range []string{"1" + large, "2"} {
+			wg.Go(func() { e.queue.offer(publishOf("c", payload), true) })
+			synctest.Wait()
+		}
+		close(release)
+		wg.Wait()
+		e.stop(time.Minute)
+		if want := []string{"0", "0", "1", "2"}; !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
+}
+
+// TestBlockIsOneEndpointsOwn checks that an event which waits for room in one queue
+// is in those of other endpoints at once, wherever they are in the configuration.
+func TestBlockIsOneEndpointsOwn(t *testing.T) {
+	for _, first := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			begin := time.Now()
+			var mu sync.Mutex
+			got := make(map[string]time.Duration)
+			transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
+				if r.URL.Host == "hangs" {
+					<-r.Context().Done()
+					return nil, r.Context().Err()
+				}
+				body, err := io.ReadAll(r.Body)
+				if err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				got[r.URL.Host+payloadOf(body)] = time.Since(begin)
+				mu.Unlock()
+				return respond(200, http.NoBody, nil), nil
+			})
+			full := Queue{Overflow: Block, Capacity: 1, BlockTimeout: time.Second}
+			hangs := Endpoint{Name: "hangs", URL: "http://hangs/", PoolSize: 1, Timeout: time.Hour, Events: rulesFor(OnMessagePublish), Queue: full}
+			endpoints := []Endpoint{
+				{Name: "a", URL: "http://a/", Events: rulesFor(OnMessagePublish)},
+				{Name: "b", URL: "http://b/", Events: rulesFor(OnMessagePublish), Queue: full},
+			}
+			if first {
+				endpoints = append([]Endpoint{hangs}, endpoints...)
+			} else {
+				endpoints = append(endpoints, hangs)
+			}
+			h := new(Hook)
+			if err := h.Init(&Options{Transport: transport, DrainTimeout: -1, Config: &Config{Endpoints: endpoints}}); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 3 { // one in flight, one that waits, and one that there is no room for
+				h.OnPublished(&mqtt.Client{ID: "c"}, packets.Packet{TopicName: "t", Payload: []byte{'0' + byte(i)}})
+				synctest.Wait()
+			}
+			for _, want := range []string{"a2", "b2"} {
+				if at, ok := got[want]; at > 0 || !ok {
+					t.Errorf("first %v: %s came after %v (%v)", first, want, at, ok)
+				}
+			}
+			if n := h.Stats().Endpoints["hangs"].Dropped["queue_full"]; n != 1 {
+				t.Errorf("%d dropped, want 1", n)
+			}
+			_ = h.Stop()
+		})
+	}
+}
+
 func TestBlockComesInInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := defaultEndpoint()

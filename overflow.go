@@ -5,9 +5,10 @@ import (
 	"time"
 )
 
-// A patience is what a publish has that waits for room, in one queue after the
-// other.
+// A patience is what a publish has that waits for room. It waits in one queue after
+// the other, but not before it has been offered to all.
 type patience struct {
+	waits bool
 	since time.Time // when it began; zero: it did not wait yet
 	turn  *turn     // that it has until then, nil for none
 }
@@ -112,11 +113,14 @@ func (q *queue) refusedRoom(cost int64) bool {
 		(l.MaxBytes < 0 || q.refusedBytes+cost <= max(l.MaxBytes/10, cost))
 }
 
-// waitForRoom tries to admit an event whenever there may be room again, until the
-// block timeout is over, and returns what came of it. The lock is released
-// meanwhile. Of those that wait the first is woken first: one that needs more
-// room than there is keeps its place. A reload wakes all.
-func (q *queue) waitForRoom(p *patience, admit func() dropReason) dropReason {
+// blocks reports whether publishes wait for room.
+func (q *queue) blocks() bool { return q.limits.queue.Overflow == Block && q.limits.workers > 0 }
+
+// waitForRoom admits an event as soon as it is the first of those that wait and there
+// is room for it, until the block timeout is over, and returns what came of it. The
+// lock is released meanwhile. Nobody overtakes: those that wait may be the client's
+// own, and one that needs much room would never have it. A reload wakes all.
+func (q *queue) waitForRoom(p *patience, admit func() dropReason) (reason dropReason) {
 	p.begin()
 	w := &waiter{room: make(chan struct{}, 1)}
 	timer := time.NewTimer(q.waitsFor(p))
@@ -129,20 +133,32 @@ func (q *queue) waitForRoom(p *patience, admit func() dropReason) dropReason {
 		case <-timer.C:
 		}
 		q.mu.Lock()
-		reason, left := admit(), q.waitsFor(p)
-		if reason != dropQueueFull || left <= 0 {
-			at := slices.Index(q.blocked, w)
-			q.blocked = slices.Delete(q.blocked, at, at+1)
-			q.wakeBlocked() // there may be room for another one
-			return reason
+		reason = dropQueueFull
+		if q.blocked[0] == w {
+			if reason = admit(); reason != dropQueueFull {
+				break
+			}
+		}
+		left := q.waitsFor(p)
+		if left <= 0 && (q.blocked[0] == w || q.blocks()) {
+			break
+		}
+		if left <= 0 { // a reload has changed the policy, by which the first goes first
+			left = time.Hour
 		}
 		timer.Reset(left)
 	}
+	at := slices.Index(q.blocked, w)
+	q.blocked = slices.Delete(q.blocked, at, at+1)
+	if len(q.blocked) > 0 {
+		q.blocked[0].wake() // there may be room for it
+	}
+	return reason
 }
 
 // waitsFor returns how long a publish may wait yet.
 func (q *queue) waitsFor(p *patience) time.Duration {
-	if q.limits.queue.Overflow != Block || q.limits.workers == 0 {
+	if !q.blocks() {
 		return 0
 	}
 	return q.limits.queue.BlockTimeout - time.Since(p.since)

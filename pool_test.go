@@ -68,10 +68,12 @@ func startFake(c Endpoint, answer func(req *request, deadline time.Time, cancele
 
 // offer is offerWith of an event that comes now, and may wait or not.
 func (q *queue) offer(ev *event, wait bool) (uint64, bool) {
-	if !wait {
-		return q.offerWith(ev, nil)
+	var p *patience
+	if wait {
+		p = &patience{waits: true}
 	}
-	return q.offerWith(ev, new(patience))
+	ref, is := q.offerWith(ev, p)
+	return ref, is == taken
 }
 
 // publishOf is a message_publish event of a client.

@@ -139,15 +139,15 @@ func newQueue(l limits, st store) *queue {
 
 // offerWith puts an event into the queue or drops it by the overflow policy. It
 // copies what it keeps. If that is the policy, and p is not nil, it waits for room
-// until the block timeout is over. It returns the event's reference in the store,
-// and whether it was taken, as far as that can be said at once: of a disk it can.
-func (q *queue) offerWith(ev *event, p *patience) (uint64, bool) {
+// until the block timeout is over, or says that it has to. It returns the event's
+// reference in the store, if it was taken.
+func (q *queue) offerWith(ev *event, p *patience) (ref uint64, is admission) {
 	t := q.ticketOf(ev, 0)
 	if p == nil && !q.mu.eager.Load() && ev.isShort() {
 		if full := q.stages.put(ev, &t); full || q.mu.eager.Load() {
 			q.mu.visit()
 		}
-		return 0, false
+		return 0, notTaken
 	}
 
 	// Encoded before the lock is taken, which others wait for. Beyond a
@@ -164,16 +164,36 @@ func (q *queue) offerWith(ev *event, p *patience) (uint64, bool) {
 
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	ref, reason := q.admit(&t, rec)
-	if reason == dropQueueFull && p != nil && q.limits.queue.Overflow == Block {
+	reason := dropQueueFull
+	mayWait := p != nil && q.blocks()
+	if !mayWait || len(q.blocked) == 0 {
+		ref, reason = q.admit(&t, rec)
+	}
+	if mayWait && reason == dropQueueFull {
+		if !p.waits {
+			return 0, hasToWait
+		}
 		reason = q.waitForRoom(p, func() (reason dropReason) {
 			ref, reason = q.admit(&t, rec)
 			return reason
 		})
 	}
 	q.entered(&t, ref, reason) // not before the wait, during which the event is nowhere
-	return ref, reason == keep
+	if reason != keep {
+		return 0, notTaken
+	}
+	return ref, taken
 }
+
+// An admission is what came of an offer, as far as that can be said at once: of a
+// disk it can.
+type admission uint8
+
+const (
+	notTaken admission = iota // or nobody knows yet
+	taken
+	hasToWait // for room, which p does not do yet: nothing has happened
+)
 
 // ticketOf is the ticket of an event whose record has the given size.
 func (q *queue) ticketOf(ev *event, size int) ticket {

@@ -236,7 +236,7 @@ func (r *redelivery) offer(line []byte) error {
 	if header != "" {
 		ev.extra = &extra{trace: header}
 	}
-	e.queue.offerWith(ev, new(patience))
+	e.queue.offerWith(ev, &patience{waits: true})
 	return nil
 }
 

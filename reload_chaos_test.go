@@ -132,7 +132,7 @@ func reloadChaos(t *testing.T, seed uint64, dir string) {
 		if a := h.active.Load(); len(a.endpoints) > 1 {
 			var p *patience
 			if rnd.IntN(2) == 0 {
-				p = new(patience)
+				p = &patience{waits: true}
 			}
 			a.endpoints[0].offer(publishOf(c, fmt.Sprintf("%s %d", c, next[c])), 0, a, p)
 		}

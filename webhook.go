@@ -263,11 +263,25 @@ func (h *Hook) emitPublish(cl *mqtt.Client, pk *packets.Packet, at publishStage)
 func (h *Hook) publish(a *active, ev *event, hits []hit, wait bool, at publishStage) {
 	var records [8]record
 	recorded := records[:0]
+	var full [8]hit
+	later := full[:0]
 	var own patience
+	offer := func(hit hit) {
+		e := a.endpoints[hit.endpoint]
+		var p *patience
+		if wait && (at == beforeAck || e.config.Queue.Overflow == Block) {
+			p = &own
+		}
+		switch ref, is := e.offer(ev, hit.rule, a, p); {
+		case is == hasToWait:
+			later = append(later, hit)
+		case is == taken && at == beforeAck:
+			recorded = append(recorded, record{e, ref})
+		}
+	}
 	stamped := false
 	for _, hit := range hits {
-		e := a.endpoints[hit.endpoint]
-		if at != unrecorded && (at == beforeAck) != e.syncs() {
+		if at != unrecorded && (at == beforeAck) != a.endpoints[hit.endpoint].syncs() {
 			continue
 		}
 		if !stamped { // not before: a number that nobody sees is a gap
@@ -277,13 +291,11 @@ func (h *Hook) publish(a *active, ev *event, hits []hit, wait bool, at publishSt
 				own.since = time.Now()
 			}
 		}
-		var p *patience
-		if wait && (at == beforeAck || e.config.Queue.Overflow == Block) {
-			p = &own
-		}
-		if ref, taken := e.offer(ev, hit.rule, a, p); taken && at == beforeAck {
-			recorded = append(recorded, record{e, ref})
-		}
+		offer(hit)
+	}
+	own.waits = true
+	for _, hit := range later { // when nobody else waits for it
+		offer(hit)
 	}
 	own.turn.end()
 	for _, r := range recorded {
@@ -322,7 +334,7 @@ func (h *Hook) stamp(ev *event, a *active) *turn {
 
 // offer puts an event that a rule has selected into the endpoint's queue, see
 // queue.offerWith, without what only other endpoints want of it.
-func (e *endpoint) offer(ev *event, rule int32, a *active, p *patience) (ref uint64, taken bool) {
+func (e *endpoint) offer(ev *event, rule int32, a *active, p *patience) (ref uint64, is admission) {
 	ev.rule = 0
 	if e.ruleKeys != nil {
 		ev.rule = e.ruleKeys[rule]
