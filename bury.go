@@ -154,7 +154,7 @@ func (p *pool) writeLetters(letters []*deadLetter) error {
 	if len(letters) == 0 {
 		return nil
 	}
-	err := p.letters.write(letters...)
+	kept, err := p.letters.write(letters...)
 	if _, ok := p.letters.(*streamLetters); ok {
 		if err != nil && p.lettersWarn.due() {
 			p.log.Warn("dead letters cannot be written, events stay in the stream", "error", err)
@@ -162,7 +162,7 @@ func (p *pool) writeLetters(letters []*deadLetter) error {
 		return err
 	}
 	if err != nil {
-		if lost := p.queue.countLostLetters(len(letters)); p.lettersWarn.due() {
+		if lost := p.queue.countLostLetters(len(letters) - kept); p.lettersWarn.due() {
 			p.log.Warn("dead letters cannot be written, events are lost", "count", lost, "error", err)
 		}
 	}

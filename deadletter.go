@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 )
@@ -112,7 +114,9 @@ func (l *deadLetter) body() ([]byte, error) {
 
 // A letterBox keeps dead letters. It is safe for concurrent use.
 type letterBox interface {
-	write(...*deadLetter) error
+	// write returns how many of the letters, the first ones, it has kept for
+	// sure: all, or there is an error.
+	write(...*deadLetter) (kept int, err error)
 	close() error
 }
 
@@ -159,14 +163,55 @@ type letterFile struct {
 // A sharedFile is a file that all its users append to through one descriptor,
 // because one of them renames it.
 type sharedFile struct {
-	path  string
-	users int // under sharedFiles.mu
+	path   string
+	users  int                       // under sharedFiles.mu
+	closed atomic.Bool               // a letter that still comes opens the file for itself
+	begun  atomic.Pointer[time.Time] // when who has the turn began; nil for nobody
 
-	mu      sync.Mutex
+	// turn holds one while somebody has the rest.
+	turn    chan struct{}
 	file    *os.File // nil where the next letter has to open it
 	regular bool     // else it is a pipe or a device, which is never full and stays where it is
 	size    int64
-	closed  bool // a letter that still comes opens the file for itself
+}
+
+// letterTimeout is how long a file, or a stream, may take for a dead letter. A file
+// system may not answer at all, and deliveries must go on then.
+const letterTimeout = 5 * time.Second
+
+var errNotTaken = fmt.Errorf("the file has not taken what was written to it for %v", letterTimeout)
+
+// inTime does something with the file, or gives up waiting for that or for others,
+// at once if the file is known to hang.
+func (f *sharedFile) inTime(do func() error) error {
+	if begun := f.begun.Load(); begun != nil && time.Since(*begun) >= letterTimeout {
+		return errNotTaken
+	}
+	timeout := time.NewTimer(letterTimeout)
+	defer timeout.Stop()
+	select {
+	case f.turn <- struct{}{}:
+	case <-timeout.C:
+		return errNotTaken
+	}
+	now := time.Now()
+	f.begun.Store(&now)
+	done := make(chan error, 1)
+	go func() { // ends when the file system lets it
+		err := do()
+		if f.closed.Load() {
+			err = errors.Join(err, f.closeFile())
+		}
+		f.begun.Store(nil)
+		<-f.turn
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-timeout.C:
+		return errNotTaken
+	}
 }
 
 // sharedFiles are those that are open, by their cleaned path.
@@ -186,7 +231,7 @@ func openLetterFile(d DeadLetter) (letterBox, error) {
 	defer sharedFiles.mu.Unlock()
 	f := sharedFiles.byPath[path]
 	if f == nil {
-		f = &sharedFile{path: path}
+		f = &sharedFile{path: path, turn: make(chan struct{}, 1)}
 		if err := f.open(); err != nil {
 			return nil, fmt.Errorf("dead_letter: %w", err)
 		}
@@ -215,11 +260,14 @@ func (f *sharedFile) open() error {
 
 // moved reports whether the file is not where it was opened any more: people
 // move or remove it once they have dealt with its letters, and the next ones
-// must not follow it.
+// must not follow it. Or they truncate it.
 func (f *sharedFile) moved() bool {
 	opened, err := f.file.Stat()
 	if err != nil {
 		return true
+	}
+	if f.regular {
+		f.size = opened.Size()
 	}
 	there, err := os.Stat(f.path)
 	if err != nil {
@@ -250,15 +298,19 @@ func endLine(file *os.File) (size int64, regular bool, err error) {
 	return info.Size() + 1, true, err
 }
 
-// write appends letters. Either all of one call's letters end up in one file,
-// each a whole line, or there is an error.
-func (f *letterFile) write(letters ...*deadLetter) error {
+// write appends letters, each a whole line.
+func (f *letterFile) write(letters ...*deadLetter) (kept int, err error) {
 	lines, err := marshal(letters...)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	written := new(atomic.Int64) // which the file may go on with when nobody waits any more
+	err = f.inTime(func() error { return f.append(lines, written) })
+	return int(written.Load()), err
+}
+
+// append appends lines, and counts them.
+func (f *letterFile) append(lines []byte, written *atomic.Int64) error {
 	if f.file != nil && f.moved() {
 		_ = f.closeFile() // what was written to it is written
 	}
@@ -267,14 +319,39 @@ func (f *letterFile) write(letters ...*deadLetter) error {
 			return err
 		}
 	}
-	if f.closed {
-		defer f.closeFile()
-	}
-	if f.size > 0 && f.size+int64(len(lines)) > f.maxBytes {
-		if err := f.rotate(); err != nil {
+	for len(lines) > 0 {
+		n := len(lines)
+		if f.regular {
+			n = wholeLines(lines, f.maxBytes-f.size)
+		}
+		switch {
+		case n == 0 && f.size > 0:
+			if err := f.rotate(); err != nil {
+				return err
+			}
+			continue
+		case n == 0: // a letter that is longer than a file may be has one of its own
+			n = bytes.IndexByte(lines, '\n') + 1
+		}
+		if err := f.writeLines(lines[:n]); err != nil {
 			return err
 		}
+		written.Add(int64(bytes.Count(lines[:n], []byte{'\n'})))
+		lines = lines[n:]
 	}
+	return nil
+}
+
+// wholeLines returns the length of the first lines that fit into so many bytes.
+func wholeLines(lines []byte, room int64) int {
+	if int64(len(lines)) <= room {
+		return len(lines)
+	}
+	return bytes.LastIndexByte(lines[:max(room, 0)], '\n') + 1
+}
+
+// writeLines appends lines to the file: all or, where it is regular, none.
+func (f *letterFile) writeLines(lines []byte) error {
 	n, err := f.file.Write(lines)
 	if !f.regular {
 		return err
@@ -326,10 +403,8 @@ func (f *sharedFile) close() error {
 	if !last {
 		return nil
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.closed = true
-	return f.closeFile()
+	f.closed.Store(true)
+	return f.inTime(f.closeFile)
 }
 
 func (f *sharedFile) closeFile() error {

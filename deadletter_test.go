@@ -59,7 +59,7 @@ func TestDeadLetterLine(t *testing.T) {
 	l.setBody([]byte(`{"payload":"<&>é"}`))
 	binary := *l
 	binary.setBody([]byte("\x00\xff"))
-	if err := f.write(l, &binary); err != nil {
+	if _, err := f.write(l, &binary); err != nil {
 		t.Fatal(err)
 	}
 	const head = `{"id":"0197f3c0-0000-7000-8000-000000000001","time":"2024-01-31T12:22:04.96Z","endpoint":"audit",` +
@@ -115,14 +115,19 @@ func TestDeadLetterLineIsJSON(t *testing.T) {
 }
 
 func TestDeadLetterRotation(t *testing.T) {
-	for _, keep := range []int{-1, 1, 3} {
-		t.Run(fmt.Sprint("keep=", keep), func(t *testing.T) {
+	for _, tt := range []struct{ keep, atOnce int }{{-1, 1}, {1, 1}, {3, 1}, {3, 7}, {1, 50}} {
+		t.Run(fmt.Sprintf("keep=%d,%d at once", tt.keep, tt.atOnce), func(t *testing.T) {
+			keep := tt.keep
 			path := filepath.Join(t.TempDir(), "dead.jsonl")
 			f := openTestLetters(t, DeadLetter{File: path, MaxBytes: 1000, Keep: keep})
 			const n = 50
-			for i := range n {
-				if err := f.write(&deadLetter{ID: fmt.Sprint(i), Body: strings.Repeat("x", 100)}); err != nil {
-					t.Fatal(err)
+			for i := 0; i < n; {
+				var letters []*deadLetter
+				for ; len(letters) < tt.atOnce && i < n; i++ {
+					letters = append(letters, &deadLetter{ID: fmt.Sprint(i), Body: strings.Repeat("x", 100)})
+				}
+				if kept, err := f.write(letters...); kept != len(letters) || err != nil {
+					t.Fatal(kept, err)
 				}
 			}
 			files, _ := filepath.Glob(path + "*")
@@ -149,6 +154,86 @@ func TestDeadLetterRotation(t *testing.T) {
 	}
 }
 
+// TestLongDeadLetter writes a letter that is longer than a file may be.
+func TestLongDeadLetter(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "dead.jsonl")
+	f := openTestLetters(t, DeadLetter{File: path, MaxBytes: 1000, Keep: 5})
+	long := strings.Repeat("x", 2000)
+	if kept, err := f.write(&deadLetter{ID: "1"}, &deadLetter{ID: "2", Body: long}, &deadLetter{ID: "3"}); kept != 3 || err != nil {
+		t.Error(kept, err)
+	}
+	for name, id := range map[string]string{path: "3", path + ".1": "2", path + ".2": "1"} {
+		if letters := readLetters(t, name); len(letters) != 1 || letters[0].ID != id {
+			t.Errorf("%s: %d letters, want that of %s", name, len(letters), id)
+		}
+	}
+}
+
+// TestDeadLetterFileIsTruncated empties the file in place, as logrotate's
+// copytruncate does: what counts is how long it is now.
+func TestDeadLetterFileIsTruncated(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "dead.jsonl")
+	f := openTestLetters(t, DeadLetter{File: path, MaxBytes: 1000, Keep: 5})
+	for range 5 {
+		if _, err := f.write(&deadLetter{Body: strings.Repeat("x", 600)}); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(path, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if files, _ := filepath.Glob(path + "*"); len(files) != 1 {
+		t.Errorf("files %v, want one", files)
+	}
+}
+
+// TestDeadLetterFileHangs has the file not take what is written, as that of a server
+// that is gone: nobody waits for long, and only the first.
+func TestDeadLetterFileHangs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "dead.jsonl")
+	synctest.Test(t, func(t *testing.T) {
+		f := openTestLetters(t, DeadLetter{File: path, MaxBytes: 1000})
+		answers := make(chan struct{})
+		begin := time.Now()
+		hangs := func() error { <-answers; return nil }
+		errs := make(chan error, 2)
+		go func() { errs <- f.inTime(hangs) }()
+		synctest.Wait()
+		_, err := f.write(&deadLetter{})
+		if !errors.Is(err, errNotTaken) || !errors.Is(<-errs, errNotTaken) || time.Since(begin) != letterTimeout {
+			t.Errorf("error %v after %v", err, time.Since(begin))
+		}
+		begin = time.Now()
+		for range 2 {
+			if kept, err := f.write(&deadLetter{}); kept != 0 || !errors.Is(err, errNotTaken) {
+				t.Error(kept, err)
+			}
+		}
+		close(answers)
+		synctest.Wait()
+		if kept, err := f.write(&deadLetter{}); kept != 1 || err != nil { // it is back
+			t.Error(kept, err)
+		}
+		answers = make(chan struct{})
+		go func() { errs <- f.inTime(hangs) }()
+		time.Sleep(letterTimeout)
+		if err := f.close(); !errors.Is(err, errNotTaken) {
+			t.Errorf("close: %v", err)
+		}
+		if took := time.Since(begin); took != letterTimeout {
+			t.Errorf("it took %v", took)
+		}
+		close(answers)
+		synctest.Wait()
+		if f.file != nil {
+			t.Error("the file is still open")
+		}
+		if n := len(readLetters(t, path)); n != 1 {
+			t.Errorf("%d letters, want 1", n)
+		}
+	})
+}
+
 // TestDeadLetterFileIsShared has several endpoints write to one file by several
 // spellings of its name: no letter is lost, torn, or rotated away.
 func TestDeadLetterFileIsShared(t *testing.T) {
@@ -164,7 +249,7 @@ func TestDeadLetterFileIsShared(t *testing.T) {
 		f := openTestLetters(t, DeadLetter{File: name, MaxBytes: 10000, Keep: 100})
 		wg.Go(func() {
 			for i := range each {
-				if err := f.write(&deadLetter{Endpoint: fmt.Sprint(u), Attempts: i, Body: "x"}); err != nil {
+				if _, err := f.write(&deadLetter{Endpoint: fmt.Sprint(u), Attempts: i, Body: "x"}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -198,7 +283,7 @@ func TestDeadLetterFileAfterACrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := openTestLetters(t, DeadLetter{File: path, MaxBytes: 1 << 20})
-	if err := f.write(&deadLetter{ID: "3"}); err != nil {
+	if _, err := f.write(&deadLetter{ID: "3"}); err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.Split(contentOf(t, path), "\n")
@@ -224,7 +309,7 @@ func TestDeadLetterFileIsMoved(t *testing.T) {
 		if err := take(); err != nil {
 			t.Fatal(err)
 		}
-		if err := f.write(&deadLetter{ID: fmt.Sprint(n)}); err != nil {
+		if _, err := f.write(&deadLetter{ID: fmt.Sprint(n)}); err != nil {
 			t.Fatal(err)
 		}
 		letters := readLetters(t, path)
@@ -247,7 +332,7 @@ func TestDeadLetterFileErrors(t *testing.T) {
 	}
 	f := openTestLetters(t, DeadLetter{File: filepath.Join(folder, "new", "folder", "dead.jsonl"), MaxBytes: 1000})
 	_ = f.close()
-	if err := f.write(&deadLetter{}); err != nil || f.file != nil { // of an attempt in flight when a reload took the file away
+	if _, err := f.write(&deadLetter{}); err != nil || f.file != nil { // of an attempt in flight when a reload took the file away
 		t.Errorf("writing after close: error %v, file %v, want it written and closed again", err, f.file)
 	}
 }
@@ -255,8 +340,8 @@ func TestDeadLetterFileErrors(t *testing.T) {
 // fullBox takes no letters.
 type fullBox struct{}
 
-func (fullBox) write(...*deadLetter) error { return errors.New("no space left") }
-func (fullBox) close() error               { return nil }
+func (fullBox) write(...*deadLetter) (int, error) { return 0, errors.New("no space left") }
+func (fullBox) close() error                      { return nil }
 
 func TestLostLetters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -116,7 +116,7 @@ func (b *intake) buryUnreadable(t *tenure, m stream.Message, err error) {
 	b.warn(err)
 	l := &deadLetter{Time: time.Now().UTC(), Endpoint: b.letters.endpoint, Error: "unreadable: " + err.Error()}
 	l.setBody(m.Data())
-	err = b.letters.write(l)
+	_, err = b.letters.write(l)
 	b.queue.mu.Lock()
 	defer b.queue.mu.Unlock()
 	t.events--
@@ -214,15 +214,12 @@ type streamLetters struct {
 	ctx      context.Context
 }
 
-// letterTimeout is how long a stream may take to accept a dead letter.
-const letterTimeout = 5 * time.Second
-
 // bodyOmitted is the encoding of a body that a letter does not have.
 const bodyOmitted = "omitted"
 
 // write returns an error unless the stream has all letters: then the events are
 // given back.
-func (s *streamLetters) write(letters ...*deadLetter) error {
+func (s *streamLetters) write(letters ...*deadLetter) (kept int, err error) {
 	for _, l := range letters {
 		err := s.send(l)
 		var refused *stream.Refused
@@ -235,10 +232,11 @@ func (s *streamLetters) write(letters ...*deadLetter) error {
 			err = s.send(&short)
 		}
 		if err != nil {
-			return err
+			return kept, err
 		}
+		kept++
 	}
-	return nil
+	return kept, nil
 }
 
 func (s *streamLetters) send(l *deadLetter) error {

@@ -117,9 +117,9 @@ func hasMemberID(body []byte) bool {
 // last one was given up.
 type lastCause struct{ atomic.Pointer[string] }
 
-func (c *lastCause) write(letters ...*deadLetter) error {
+func (c *lastCause) write(letters ...*deadLetter) (kept int, err error) {
 	c.Store(&letters[len(letters)-1].Error)
-	return nil
+	return len(letters), nil
 }
 
 func (c *lastCause) close() error { return nil }

@@ -119,7 +119,7 @@ func TestDeadLettersToAPipe(t *testing.T) {
 	}
 	f := openTestLetters(t, DeadLetter{File: path, MaxBytes: 500, Keep: 1})
 	for i := range 20 {
-		if err := f.write(&deadLetter{ID: fmt.Sprint(i)}); err != nil {
+		if _, err := f.write(&deadLetter{ID: fmt.Sprint(i)}); err != nil {
 			t.Fatal(err)
 		}
 	}
