@@ -90,7 +90,8 @@ type Body struct {
 
 	// MaxPayload is the longest payload in bytes; a message with a longer
 	// one is dropped and counted (too_large). Defaults to 8 MiB, under
-	// Base62 to 256 KiB, because that encoding's cost is quadratic.
+	// Base62 to 256 KiB, because that encoding's cost grows faster than the
+	// length, with its power of 1.6.
 	MaxPayload int64
 
 	// Format is the form of the whole body. Defaults to FormatNanoMQ.
@@ -371,8 +372,9 @@ type DeadLetter struct {
 	// are only counted.
 	File string
 
-	// MaxBytes is the size from which on the file is renamed to FILE.1 and
-	// a new one begun. Defaults to 64 MiB.
+	// MaxBytes is how long the file may be: before it would be longer it is
+	// renamed to FILE.1 and a new one begun. A letter that is longer by itself
+	// has a file of its own. Defaults to 64 MiB.
 	MaxBytes int64
 
 	// Keep is the number of renamed files that stay: 1 to 1000. -1 keeps none.

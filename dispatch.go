@@ -52,7 +52,7 @@ func (q *queue) awaitToken() {
 	}
 }
 
-// take settles nothing; it fills w.jobs with events to deliver, waiting until
+// take fills w.jobs with events to deliver, waiting until
 // there are some. It returns false when the worker has to end.
 func (q *queue) take(w *worker) bool {
 	q.mu.Lock()

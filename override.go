@@ -8,7 +8,7 @@ import (
 )
 
 // longestBase62 is the longest payload where base62 is the encoding and nothing
-// else is said, because that encoding's cost is quadratic.
+// else is said, because that encoding takes long; see its file.
 const longestBase62 = 256 << 10
 
 // key names the rule in records of events, which outlive the process and the

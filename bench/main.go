@@ -1,7 +1,7 @@
 // Command bench measures what the webhook costs, next to what it could cost at
 // least, and prints tables.
 //
-//	go run ./bench              # everything, about ten minutes
+//	go run ./bench              # everything, about eight minutes
 //	go run ./bench -quick       # a look, about two
 //	go run ./bench -docs        # what README.md and docs/scaling.md show
 //

@@ -51,8 +51,8 @@ const (
 	resetDelay = 5 * time.Second
 )
 
-// mostHeld is how many events of an endpoint a worker holds if it has all
-// partitions, leastHeld how many of one.
+// mostHeld is how many events of an endpoint a worker holds of all partitions
+// together, and leastHeld how many of each where that is more.
 const mostHeld, leastHeld = 4096, 64
 
 // mostBytes is how long all of them are together, but for one of each partition.
