@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
 // defaults is an endpoint with all defaults.
@@ -434,6 +435,34 @@ func TestPaths(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("\n got %s\nwant %s", dump(got), dump(want))
 	}
+}
+
+// TestLiteral has every short string of what is special in one mean what it means
+// in HCL.
+func TestLiteral(t *testing.T) {
+	for text, want := range map[string]string{
+		`p$$${x}`: "p$${x}", `p%%%{x}`: "p%%{x}", `p$$$${x}`: "p$$${x}", `$${a$${`: "${a${", `a\/b$${`: "a/b${", `\ud83d\ude00%%{`: "😀%{",
+	} {
+		if got, ok := literal([]byte(text)); got != want || !ok {
+			t.Errorf("%s is %q, %v, want %q", text, got, ok, want)
+		}
+	}
+	var check func(text string, more int)
+	check = func(text string, more int) {
+		expr, diags := hclsyntax.ParseExpression([]byte(`"`+text+`"`), "", hcl.InitialPos)
+		if template, ok := expr.(*hclsyntax.TemplateExpr); ok && !diags.HasErrors() && template.IsStringLiteral() {
+			v, _ := expr.Value(nil)
+			if got, ok := literal([]byte(text)); !ok || got != v.AsString() {
+				t.Errorf("%s is %q, %v, want %q", text, got, ok, v.AsString())
+			}
+		}
+		for _, c := range `$%{n\` {
+			if more > 0 {
+				check(text+string(c), more-1)
+			}
+		}
+	}
+	check("", 6)
 }
 
 func TestRanges(t *testing.T) {

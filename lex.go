@@ -201,25 +201,37 @@ func literal(inside []byte) (text string, ok bool) {
 	if !bytes.ContainsAny(inside, "\\$%") {
 		return string(inside), true
 	}
-	for rest := inside; ; {
-		i := bytes.IndexAny(rest, "$%")
-		if i < 0 || i+1 >= len(rest) {
-			break
-		}
-		switch {
-		case rest[i+1] == '{':
+	var whole strings.Builder
+	begin := 0
+	for i := 0; i+1 < len(inside); i++ {
+		c := inside[i]
+		switch rest := inside[i+1:]; {
+		case c != '$' && c != '%':
+		case rest[0] == '{':
 			return "", false
-		case rest[i+1] == rest[i] && i+2 < len(rest) && rest[i+2] == '{':
-			rest = rest[i+3:]
-		default:
-			rest = rest[i+1:]
+		case bytes.HasPrefix(rest, []byte{c, '{'}): // cut out here: HCL's function does not see it behind another $
+			piece, ok := unescape(inside[begin:i])
+			if !ok {
+				return "", false
+			}
+			whole.WriteString(piece)
+			whole.Write(rest[:2])
+			i += 2
+			begin = i + 1
 		}
 	}
-	text, diags := hclsyntax.ParseStringLiteralToken(hclsyntax.Token{Type: hclsyntax.TokenQuotedLit, Bytes: inside})
+	piece, ok := unescape(inside[begin:])
+	whole.WriteString(piece)
+	return whole.String(), ok
+}
+
+// unescape returns what a piece of a string without $${ and %%{ stands for.
+func unescape(piece []byte) (text string, ok bool) {
+	text, diags := hclsyntax.ParseStringLiteralToken(hclsyntax.Token{Type: hclsyntax.TokenQuotedLit, Bytes: piece})
 	if !diags.HasErrors() {
 		return text, true
 	}
 	// JSON has escapes that HCL has not: \/ and pairs of surrogates.
-	err := json.Unmarshal(fmt.Appendf(nil, `"%s"`, inside), &text)
+	err := json.Unmarshal(fmt.Appendf(nil, `"%s"`, piece), &text)
 	return text, err == nil && !strings.ContainsRune(text, utf8.RuneError)
 }
