@@ -339,7 +339,7 @@ func TestResolveProblems(t *testing.T) {
 			TLS:      TLS{MinVersion: 5, CertFile: "no-such-file"},
 			Events:   []Rule{{Event: "on_x"}, {Event: OnMessageAcked, Topic: "a#"}},
 			Ordering: "x", Retry: Retry{MinBackoff: time.Minute, MaxBackoff: time.Second, MaxAge: -2},
-			Queue: Queue{Capacity: -2, Overflow: "x"},
+			Queue: Queue{Capacity: -2, Overflow: "x", Sync: 2 * time.Hour},
 		},
 		{Name: "B", URL: "http://h"},
 		{Name: "a b", URL: "http://h"},
@@ -352,14 +352,14 @@ func TestResolveProblems(t *testing.T) {
 		`"b": Headers[0].Name`, `"b": Headers[1].Value`, `"b": Headers[2].Name`, `"b": Headers[3].Name`,
 		`"b": Body.Encoding`, `"b": Body.MaxPayload`, `"b": TLS.MinVersion`, `"b": TLS.CertFile cannot be read`, `"b": TLS.CertFile needs`,
 		`"b": Events[0].Event`, `"b": Events[1].Topic`, `"b": Ordering`, `"b": Retry.MinBackoff`, `"b": Retry.MaxAge`,
-		`"b": Queue.Capacity`, `"b": Queue.Overflow`, `endpoint "B": Name`, `endpoint "a b": Name`,
+		`"b": Queue.Capacity`, `"b": Queue.Overflow`, `"b": Queue.Sync must be 1 ms to 1 h, SyncAlways or SyncNever`, `endpoint "B": Name`, `endpoint "a b": Name`,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in:\n%v", want, err)
 		}
 	}
-	if lines := strings.Count(err.Error(), "\n") + 1; lines != 22 {
-		t.Errorf("%d problems, want 22:\n%v", lines, err)
+	if lines := strings.Count(err.Error(), "\n") + 1; lines != 24 {
+		t.Errorf("%d problems, want 24:\n%v", lines, err)
 	}
 	noSecret(t, err, "", "hunter2")
 	for _, cfg := range []*Config{nil, {}} {
@@ -571,6 +571,7 @@ func TestSuggestions(t *testing.T) {
 		"queue { enable = false }":        `"enable" is not a setting of queue.`,
 		"queue { file = \"x\" }":          `"file" is not a setting of queue.`,
 		"dlq {}":                          `"dlq" is not a setting.`,
+		"queue.sync = \"2h\"":             `must be 1 ms to 1 h, "always" or "never".`,
 	} {
 		if _, err := Parse([]byte("webhook { url = \"http://h\"\n"+section+"\n}"), "x"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: no %q in %v", section, want, err)

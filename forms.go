@@ -209,11 +209,15 @@ func optional[V comparable](f form[V]) form[V] {
 	return f
 }
 
-const syncWant = `"always", "never" or a duration such as "100ms"`
+const (
+	syncWant  = `"always", "never" or a duration such as "100ms"`
+	syncRange = "must be 1 ms to 1 h, %s or %s" // the words differ: those of a file are constants in Go
+)
 
 // syncPolicy is a duration, or a word that is one in Go.
 func syncPolicy() form[time.Duration] {
 	f := duration(time.Hour, 100*time.Millisecond)
+	inRange := f.check
 	f.read = func(d *decoder, n *node) (time.Duration, bool) {
 		s, ok := d.scalar(n, syncWant)
 		switch {
@@ -230,14 +234,20 @@ func syncPolicy() form[time.Duration] {
 			d.wrongType(n, syncWant)
 			return 0, false
 		}
+		if _, err := inRange(v); err != nil {
+			d.refuse(n.span, outOfRange(syncRange, `"always"`, `"never"`))
+			return 0, false
+		}
 		return v, true
 	}
-	check := f.check
 	f.check = func(v time.Duration) (time.Duration, error) {
 		if v == SyncAlways || v == SyncNever {
 			return v, nil
 		}
-		return check(v)
+		if _, err := inRange(v); err != nil {
+			return v, outOfRange(syncRange, "SyncAlways", "SyncNever")
+		}
+		return v, nil
 	}
 	return f
 }
