@@ -185,6 +185,7 @@ func TestWorkerRefuses(t *testing.T) {
 		says   string
 	}{
 		{"no configuration", nil, 2, "-config is missing"},
+		{"the name of none", []string{"-config", ""}, 2, "-config is missing"},
 		{"an argument", []string{"-config", memory, "x"}, 2, "unexpected argument"},
 		{"no file", []string{"-config", "nowhere.hcl"}, 1, "Unreadable file"},
 		{"no stream", []string{"-config", memory}, 1, "jetstream"},

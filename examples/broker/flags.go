@@ -29,7 +29,7 @@ func parseFlags(args []string, stderr io.Writer) (*options, error) {
 	var allow []string
 	flags := flag.NewFlagSet("broker", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.StringVar(&opts.config, "config", "", "configuration `file` of the webhook; without it there is none")
+	flags.Func("config", "configuration `file` of the webhook; without it there is none", fileInto(&opts.config))
 	flags.StringVar(&opts.listen, "listen", "127.0.0.1:1883", "`address` for MQTT clients")
 	flags.Func("allow", "let only `USER:PASSWORD` connect; may be repeated", func(value string) error {
 		allow = append(allow, value)
@@ -38,13 +38,7 @@ func parseFlags(args []string, stderr io.Writer) (*options, error) {
 	flags.StringVar(&opts.stats, "stats", "", "`address` of an HTTP server that has the counters at /stats")
 	flags.StringVar(&opts.metrics, "metrics", "", "`address` of an HTTP server that has metrics for Prometheus at /metrics; may be that of -stats")
 	flags.BoolVar(&opts.check, "check", false, "check the configuration file and exit")
-	flags.Func("redeliver", "send the events of this dead letter `file` again and exit", func(value string) error {
-		if value == "" {
-			return errors.New("want a file") // a variable that is not set must not start a broker
-		}
-		opts.redeliver = value
-		return nil
-	})
+	flags.Func("redeliver", "send the events of this dead letter `file` again and exit", fileInto(&opts.redeliver))
 	flags.DurationVar(&opts.drain, "drain", 5*time.Second, "how long to deliver waiting webhooks when stopping")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
@@ -71,6 +65,18 @@ func parseFlags(args []string, stderr io.Writer) (*options, error) {
 		return nil, err
 	}
 	return opts, nil
+}
+
+// fileInto reads the name of a file. Without a name, a variable that is not set
+// would start a broker that does not do what it is there for.
+func fileInto(to *string) func(value string) error {
+	return func(value string) error {
+		if value == "" {
+			return errors.New("want a file")
+		}
+		*to = value
+		return nil
+	}
 }
 
 // parseUsers reads the values of -allow. Its errors do not repeat a value that
