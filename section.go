@@ -363,6 +363,9 @@ func (f *foreign) nothing() problem {
 		summary: "No webhook section",
 		detail:  "Nothing outside of other sections begins with the word webhook. Write webhook { url = \"http://…\", events = [ { event = \"on_message_publish\" } ] }. An include is not followed.",
 	}
+	if bytes.HasPrefix(f.src, []byte("\xff\xfe")) || bytes.HasPrefix(f.src, []byte("\xfe\xff")) || bytes.IndexByte(f.src, 0) >= 0 {
+		p.summary, p.detail = "Invalid character", "The file has to be UTF-8; this one looks like UTF-16, UTF-32 or no text at all."
+	}
 	if bytes.HasPrefix(f.src, []byte("\ufeff")) {
 		p.span = span{len("\ufeff"), len("\ufeff")}
 	}

@@ -86,6 +86,10 @@ func TestNoSection(t *testing.T) {
 		{"", "An include is not followed."},
 		{"a = 5\ninclude \"webhook.conf\"\n", "An include is not followed."},
 		{"a = 5\nb {\nwebhook { }\n", "within the brace that opens on line 2"},
+		{"\xff\xfew\x00e\x00b\x00h\x00o\x00o\x00k\x00\n\x00{\x00}\x00", "has to be UTF-8"},
+		{"\xfe\xff", "has to be UTF-8"},
+		{"w\x00\x00\x00e\x00\x00\x00", "has to be UTF-8"},
+		{"a = \"caf\xe9\"", "An include is not followed."}, // any text may be around a section
 	}
 	for _, test := range tests {
 		t.Run(test.src, func(t *testing.T) {
