@@ -579,6 +579,26 @@ func TestSuggestions(t *testing.T) {
 	}
 }
 
+// TestUnknownInRule: who has a setting in the wrong place is told the right one.
+func TestUnknownInRule(t *testing.T) {
+	const ofSection = "is not a setting of a rule, but of the section: it belongs outside of events."
+	for setting, want := range map[string]string{
+		"pool_size = 5":                  `"pool_size" ` + ofSection,
+		"SSL { verify_peer = false }":    `"SSL" ` + ofSection,
+		"enable = false":                 `"enable" ` + ofSection,
+		"signing.secret = \"x\"":         `"signing" ` + ofSection,
+		"queue { type = \"jetstream\" }": `"queue" ` + ofSection,
+		"body.max_payload = 5":           `"max_payload" ` + ofSection,
+		"body.size = 5":                  `"size" is not a setting of body.`,
+		"qos = 1":                        `"qos" is not a setting of a rule.`,
+	} {
+		src := "webhook { url = \"http://h\"\nevents = [{ event = on_message_publish, " + setting + " }]\n}"
+		if _, err := Parse([]byte(src), "x"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: no %q in %v", setting, want, err)
+		}
+	}
+}
+
 func TestWriteDiagnosticsAnyError(t *testing.T) {
 	tests := []struct {
 		err  error

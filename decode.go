@@ -78,9 +78,11 @@ type decoder struct {
 	failed  map[string]bool // settings and blocks of the section, or the rule, with a problem
 	rules   []ruleNode      // of the section, as the endpoint has them
 	partial bool            // the section was cut off: something may be missing
+	inRule  bool            // what is read is a rule
 
-	streamKeys []string // of a section whose queue is a stream
-	anyQueue   bool     // the section's queue may be meant as one
+	sectionKeys []string // of any section
+	streamKeys  []string // of a section whose queue is a stream
+	anyQueue    bool     // the section's queue may be meant as one
 }
 
 // A ruleNode is a rule as it is written.
@@ -159,7 +161,7 @@ func (d *decoder) endpoint(s *section, e *Endpoint, others []Endpoint) {
 		d.problem(second.span, "Duplicate key", "tls and ssl are two names of one block; write one of them.")
 		d.failed["tls"] = true
 	}
-	d.streamKeys, d.anyQueue = keysOf(streamSettings), d.mayBeStream(s.body)
+	d.sectionKeys, d.streamKeys, d.anyQueue = keysOf(endpointSettings), keysOf(streamSettings), d.mayBeStream(s.body)
 	object(d, d.settingsOf(s.body), s.body, "", e)
 	if d.isStream(s.body) {
 		e.Stream.Name = cmp.Or(e.Stream.Name, defaultStream)
@@ -317,11 +319,17 @@ func (d *decoder) unknown(m *member, block, key string, keys []string) {
 		return // what is wrong is the type
 	}
 	detail := m.quoted() + " is not a setting"
-	if block != "" {
+	ofSection := d.inRule && slices.Contains(d.sectionKeys, key)
+	switch {
+	case block != "" && !ofSection:
 		detail += " of " + strings.TrimSuffix(block, ".")
+	case d.inRule:
+		detail += " of a rule"
 	}
 	meant := meantKey(m.name, block, keys)
 	switch {
+	case ofSection:
+		detail += ", but of the section: it belongs outside of events"
 	case ofStream:
 		detail += `, unless its type is "jetstream"`
 	case block == "" && equalFold(m.name, "name"):
@@ -467,7 +475,9 @@ func readEvents(d *decoder, n *node, e *Endpoint) {
 		}
 		var rule Rule
 		d.failed = make(map[string]bool)
+		d.inRule = true
 		object(d, ruleSettings, n, "", &rule)
+		d.inRule = false
 		if n.find("event") == nil && !d.partial {
 			d.problem(n.span, "Missing event", "A rule says which event it takes: { event = \"on_message_publish\" }.")
 		}
