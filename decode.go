@@ -78,6 +78,7 @@ type decoder struct {
 	failed  map[string]bool // settings and blocks of the section, or the rule, with a problem
 	rules   []ruleNode      // of the section, as the endpoint has them
 	partial bool            // the section was cut off: something may be missing
+	others  []Endpoint      // of complete sections before
 	inRule  bool            // what is read is a rule
 
 	sectionKeys []string // of any section
@@ -128,7 +129,7 @@ func (d *decoder) config(sections []*section) *Config {
 			d.problem(at, "Duplicate section", "Two sections have this label, without regard to case; the section without one is called default.")
 		}
 		names[name] = true
-		d.endpoint(s, &e, cfg.Endpoints)
+		d.endpoint(s, &e)
 		own := e.split()
 		cfg.Endpoints = append(cfg.Endpoints, e)
 		for _, s := range own {
@@ -143,8 +144,8 @@ func (d *decoder) config(sections []*section) *Config {
 	return cfg
 }
 
-// endpoint reads one section, which comes after those of others.
-func (d *decoder) endpoint(s *section, e *Endpoint, others []Endpoint) {
+// endpoint reads one section.
+func (d *decoder) endpoint(s *section, e *Endpoint) {
 	d.failed, d.rules, d.partial = make(map[string]bool), nil, s.partial
 	if s.body == nil {
 		return
@@ -172,11 +173,14 @@ func (d *decoder) endpoint(s *section, e *Endpoint, others []Endpoint) {
 	if s.body.find("batch") != nil { // also an empty one
 		e.Batch.MaxEvents = cmp.Or(e.Batch.MaxEvents, defaultBatch)
 	}
-	if s.body.find("url") == nil && !d.partial && !d.failed["url"] {
+	e.fill(func(string, error) {}) // each value has been checked
+	if d.partial {                 // what would make it right may be behind the mistake
+		return
+	}
+	if s.body.find("url") == nil && !d.failed["url"] {
 		d.key = "url"
 		d.refuse(s.span, checkURL(""))
 	}
-	e.fill(func(string, error) {}) // each value has been checked
 	report := func(key string, err error) {
 		block, _, _ := strings.Cut(key, ".")
 		if d.failed[block] || d.failed[key] || slices.ContainsFunc(partners[key], func(k string) bool { return d.failed[k] }) {
@@ -186,10 +190,9 @@ func (d *decoder) endpoint(s *section, e *Endpoint, others []Endpoint) {
 		d.refuse(s.body.place(key, s.span), err)
 	}
 	e.conflicts(report)
-	e.disagreements(others, report)
-	if !d.partial { // what lacks may be behind the mistake
-		e.unused(func(key string) bool { return s.body.at(key) != nil }, report)
-	}
+	e.disagreements(d.others, report)
+	d.others = append(d.others, *e)
+	e.unused(func(key string) bool { return s.body.at(key) != nil }, report)
 	for i := range e.Events {
 		written := d.rules[i]
 		e.ruleConflicts(&e.Events[i], func(key string, err error) {
@@ -251,10 +254,14 @@ func (d *decoder) isStream(body *node) bool {
 	return ok && equalFold(text, string(streamQueue))
 }
 
-// mayBeStream reports whether the type of its queue is a mistake: it may mean one.
+// mayBeStream reports whether the type of its queue is a mistake, or cut off: it may
+// mean one.
 func (d *decoder) mayBeStream(body *node) bool {
 	n := body.at("queue.type")
-	if n == nil || d.isStream(body) {
+	if n == nil {
+		return d.partial
+	}
+	if d.isStream(body) {
 		return false
 	}
 	quiet := d.quiet()
