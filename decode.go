@@ -78,7 +78,7 @@ type decoder struct {
 	failed  map[string]bool // settings and blocks of the section, or the rule, with a problem
 	rules   []ruleNode      // of the section, as the endpoint has them
 	partial bool            // the section was cut off: something may be missing
-	others  []Endpoint      // of complete sections before
+	others  []Endpoint      // of the sections before, as far as they are certain
 	inRule  bool            // what is read is a rule
 
 	sectionKeys []string // of any section
@@ -138,6 +138,9 @@ func (d *decoder) config(sections []*section) *Config {
 		}
 	}
 	checkSplits(splits, names, func(i int, key string, err error) {
+		if written[i].failed["name"] {
+			return
+		}
 		d.key = key
 		d.refuse(written[i].place(key, written[i].span), err)
 	})
@@ -162,7 +165,8 @@ func (d *decoder) endpoint(s *section, e *Endpoint) {
 		d.problem(second.span, "Duplicate key", "tls and ssl are two names of one block; write one of them.")
 		d.failed["tls"] = true
 	}
-	d.sectionKeys, d.streamKeys, d.anyQueue = keysOf(endpointSettings), keysOf(streamSettings), d.mayBeStream(s.body)
+	d.sectionKeys, d.streamKeys = keysOf(endpointSettings), keysOf(streamSettings)
+	d.anyQueue = d.mayBeStream(s.body)
 	object(d, d.settingsOf(s.body), s.body, "", e)
 	if d.isStream(s.body) {
 		e.Stream.Name = cmp.Or(e.Stream.Name, defaultStream)
@@ -190,8 +194,9 @@ func (d *decoder) endpoint(s *section, e *Endpoint) {
 		d.refuse(s.body.place(key, s.span), err)
 	}
 	e.conflicts(report)
-	e.disagreements(d.others, report)
-	d.others = append(d.others, *e)
+	own := d.certain(*e)
+	own.disagreements(d.others, report)
+	d.others = append(d.others, own)
 	e.unused(func(key string) bool { return s.body.at(key) != nil }, report)
 	for i := range e.Events {
 		written := d.rules[i]
@@ -203,6 +208,21 @@ func (d *decoder) endpoint(s *section, e *Endpoint) {
 			d.refuse(written.place(key, written.span), err)
 		})
 	}
+}
+
+// certain returns e without what sections share, where a mistake leaves open what
+// that is.
+func (d *decoder) certain(e Endpoint) Endpoint {
+	for key := range d.failed {
+		block, _, _ := strings.Cut(key, ".")
+		if block == "queue" || block == "enable" {
+			e.Stream = Stream{}
+		}
+		if block == "dead_letter" || block == "enable" {
+			e.DeadLetter = DeadLetter{}
+		}
+	}
+	return e
 }
 
 // place returns where the value of a setting, or its nearest block, is written in
@@ -254,12 +274,15 @@ func (d *decoder) isStream(body *node) bool {
 	return ok && equalFold(text, string(streamQueue))
 }
 
-// mayBeStream reports whether the type of its queue is a mistake, or cut off: it may
-// mean one.
+// mayBeStream reports whether the type of its queue is a mistake, or its name is, or
+// it is cut off: it may mean one.
 func (d *decoder) mayBeStream(body *node) bool {
 	n := body.at("queue.type")
 	if n == nil {
-		return d.partial
+		queue := body.at("queue")
+		return d.partial || queue != nil && slices.ContainsFunc(queue.members, func(m *member) bool {
+			return slices.Contains(meantKeys(m.name, "queue.", d.sectionKeys), "queue.type")
+		})
 	}
 	if d.isStream(body) {
 		return false
@@ -289,6 +312,7 @@ var partners = map[string][]string{
 	"signing":                 {"signing.secret", "signing.previous_secret"},
 	"signing.previous_secret": {"signing.secret"},
 	"dead_letter":             {"dead_letter.file", "dead_letter.max_bytes", "dead_letter.keep"},
+	"rate_limit.burst":        {"rate_limit.per_second"},
 	"rate_limit":              {"rate_limit.per_second", "rate_limit.burst"},
 	"tls.key_password":        {"tls.enable", "tls.keyfile"},
 	"tls.cacertfile":          {"tls.enable"},
@@ -307,7 +331,7 @@ func object[T any](d *decoder, settings []setting[T], o *node, block string, to 
 		case s != nil:
 			s.read(d, m.value, to)
 		case !isBlock(settings, key):
-			d.unknown(m, block, key, keysOf(settings))
+			d.unknown(o, m, block, key, keysOf(settings))
 		case m.value.kind != objectNode:
 			d.wrongType(m.value, "a block: "+d.key+" { … }")
 		default:
@@ -320,7 +344,8 @@ func object[T any](d *decoder, settings []setting[T], o *node, block string, to 
 	}
 }
 
-func (d *decoder) unknown(m *member, block, key string, keys []string) {
+// unknown reports a member m of o that is no setting.
+func (d *decoder) unknown(o *node, m *member, block, key string, keys []string) {
 	ofStream := block == "queue." && slices.ContainsFunc(d.streamKeys, func(k string) bool { return k == key || strings.HasPrefix(k, key+".") })
 	if ofStream && d.anyQueue {
 		return // what is wrong is the type
@@ -333,7 +358,7 @@ func (d *decoder) unknown(m *member, block, key string, keys []string) {
 	case d.inRule:
 		detail += " of a rule"
 	}
-	meant := meantKey(m.name, block, keys)
+	meant := meantKeys(m.name, block, keys)
 	switch {
 	case ofSection:
 		detail += ", but of the section: it belongs outside of events"
@@ -341,45 +366,15 @@ func (d *decoder) unknown(m *member, block, key string, keys []string) {
 		detail += `, unless its type is "jetstream"`
 	case block == "" && equalFold(m.name, "name"):
 		detail += `; an endpoint's name is its label: webhook "NAME" { … }`
-	case meant != "":
-		detail += " (did you mean " + meant + "?)"
-		if block != "" || meant == "url" {
-			d.failed[meant] = true // its lack is no mistake of its own
+	case len(meant) > 0:
+		detail += " (did you mean " + strings.Join(meant, " or ") + "?)"
+		for _, key := range meant {
+			if n := o.at(key); block != "" || n == nil || n.kind == objectNode {
+				d.failed[key] = true // its lack, or that of what is in it, is no mistake of its own
+			}
 		}
 	}
 	d.problems = append(d.problems, problem{span: m.span, summary: "Unknown key", detail: detail + ".", names: true})
-}
-
-// meantKey returns the key that name may be a mistake for, or "". In a block that
-// is one of the block, or one that belongs outside of it.
-func meantKey(name, block string, keys []string) string {
-	if block == "" {
-		var same []string
-		for _, key := range keys {
-			if strings.HasSuffix(key, "."+strings.ToLower(name)) {
-				same = append(same, key)
-			}
-		}
-		if len(same) > 1 {
-			return strings.Join(same, " or ")
-		}
-		return nearest(name, keys)
-	}
-	var near []string
-	for _, key := range keys {
-		if rest, ok := strings.CutPrefix(key, block); ok {
-			near = append(near, rest)
-		}
-	}
-	if meant := nearest(name, near); meant != "" {
-		return block + meant
-	}
-	for _, key := range keys {
-		if equalFold(key, name) && key != "enable" { // which would be a switch for the block
-			return key
-		}
-	}
-	return ""
 }
 
 // keysOf returns what may stand before an equals sign: all keys and blocks.
@@ -485,7 +480,7 @@ func readEvents(d *decoder, n *node, e *Endpoint) {
 		d.inRule = true
 		object(d, ruleSettings, n, "", &rule)
 		d.inRule = false
-		if n.find("event") == nil && !d.partial {
+		if n.find("event") == nil && !d.partial && !d.failed["event"] {
 			d.problem(n.span, "Missing event", "A rule says which event it takes: { event = \"on_message_publish\" }.")
 		}
 		if topic := n.find("topic"); topic != nil && !d.failed["topic"] && rule.Event != "" {

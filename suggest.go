@@ -17,6 +17,42 @@ func suggest[S ~string](given string, names []S) string {
 	return " (did you mean " + name + "?)"
 }
 
+// meantKeys returns the keys that name may be a mistake for: one, or several with
+// the same last name. In a block that is one of the block, or one that belongs
+// outside of it.
+func meantKeys(name, block string, keys []string) []string {
+	if block == "" {
+		var same []string
+		for _, key := range keys {
+			if strings.HasSuffix(key, "."+strings.ToLower(name)) {
+				same = append(same, key)
+			}
+		}
+		if len(same) > 1 {
+			return same
+		}
+		if meant := nearest(name, keys); meant != "" {
+			return []string{meant}
+		}
+		return nil
+	}
+	var near []string
+	for _, key := range keys {
+		if rest, ok := strings.CutPrefix(key, block); ok {
+			near = append(near, rest)
+		}
+	}
+	if meant := nearest(name, near); meant != "" {
+		return []string{block + meant}
+	}
+	for _, key := range keys {
+		if equalFold(key, name) && key != "enable" { // which would be a switch for the block
+			return []string{key}
+		}
+	}
+	return nil
+}
+
 // nearest returns the one of names that given may be a mistake for, or "".
 func nearest[S ~string](given string, names []S) string {
 	const longest = 64
