@@ -85,7 +85,14 @@ func (r *reader) sections() []*section {
 	if plain != nil && len(file.members) > 0 {
 		plain.body = file.members[0].value
 	}
-	if len(sections) == 0 {
+	switch {
+	case text.depth > 0 && text.nested >= 0:
+		r.problems = append(r.problems, problem{
+			span: span{text.open, text.open + 1}, summary: "Missing closing brace",
+			detail: "The brace that opens here is not closed with }, so a webhook section behind it is not found.",
+			note:   "That begins on line %d.", noteAt: text.nested,
+		})
+	case len(sections) == 0:
 		r.problems = append(r.problems, text.nothing())
 	}
 	return sections
@@ -203,7 +210,7 @@ type foreign struct {
 	seen   bool // there was something before
 	depth  int  // of braces
 	open   int  // where the outermost open brace is
-	nested bool // there is a webhook inside of it
+	nested int  // where the first webhook inside of it is, or -1
 }
 
 // skip moves the reader to the next section, if there is one.
@@ -230,7 +237,7 @@ func (f *foreign) skip() bool {
 			f.begins = true
 		case c == '{':
 			if f.depth == 0 {
-				f.open, f.nested = f.off, false
+				f.open, f.nested = f.off, -1
 			}
 			f.depth++
 		case c == '}':
@@ -285,26 +292,36 @@ func (f *foreign) introduces(word []byte, off int) bool {
 		return false
 	}
 	begin := f.off
-	defer func() { f.off = begin }()
+	isSection := f.sectionFollows(off)
+	f.off = begin
+	if isSection && f.depth > 0 && f.nested < 0 {
+		f.nested = begin
+	}
+	return isSection && f.depth == 0
+}
+
+// sectionFollows reports whether the word webhook, behind which off is, has behind it
+// what a section has. It moves the reader.
+func (f *foreign) sectionFollows(off int) bool {
 	f.off = off
 	if f.at(off) == '.' {
 		off++
-		return f.top(isWord(f.at(off)) || f.at(off) == '"')
+		return isWord(f.at(off)) || f.at(off) == '"'
 	}
 	f.blank(false)
 	switch c := f.at(f.off); {
 	case c == '=':
-		return f.top(f.at(f.off+1) != '=')
+		return f.at(f.off+1) != '='
 	case c == '+':
-		return f.top(f.at(f.off+1) == '=')
+		return f.at(f.off+1) == '='
 	case c == ':' || c == '{' || c == '[' || c == '"':
-		return f.top(true)
+		return true
 	case isWord(c) || c == '\'':
 		f.off = f.label(f.off)
 		f.blank(false)
 		switch c := f.at(f.off); c {
 		case '"':
-			return f.top(f.opensBrace()) // a second label
+			return f.opensBrace() // a second label
 		case ':':
 			f.off++
 			f.blank(false)
@@ -314,14 +331,14 @@ func (f *foreign) introduces(word []byte, off int) bool {
 		default:
 			f.blank(true)
 		}
-		return f.top(f.at(f.off) == '{')
+		return f.at(f.off) == '{'
 	}
 	f.blank(true)
 	if c := f.at(f.off); c == '=' || c == ':' { // on a line of its own only before a brace: no underlined heading
 		f.off++
 		f.blank(true)
 	}
-	return f.top(f.at(f.off) == '{')
+	return f.at(f.off) == '{'
 }
 
 // label returns where what stands for a label ends, whether it is one or not.
@@ -351,12 +368,6 @@ func (f *foreign) opensBrace() bool {
 	return last == '{'
 }
 
-// top is ok outside of braces, and remembers what is inside of them.
-func (f *foreign) top(ok bool) bool {
-	f.nested = f.nested || ok && f.depth > 0
-	return ok && f.depth == 0
-}
-
 // nothing is the error for a file without a section.
 func (f *foreign) nothing() problem {
 	p := problem{
@@ -368,9 +379,6 @@ func (f *foreign) nothing() problem {
 	}
 	if bytes.HasPrefix(f.src, []byte("\ufeff")) {
 		p.span = span{len("\ufeff"), len("\ufeff")}
-	}
-	if f.depth > 0 && f.nested {
-		p.note, p.noteAt = "There is one within the brace that opens on line %d and is not closed.", f.open
 	}
 	return p
 }

@@ -85,7 +85,7 @@ func TestNoSection(t *testing.T) {
 	tests := []struct{ src, want string }{
 		{"", "An include is not followed."},
 		{"a = 5\ninclude \"webhook.conf\"\n", "An include is not followed."},
-		{"a = 5\nb {\nwebhook { }\n", "within the brace that opens on line 2"},
+		{"a = 5\nb {\nwebhook { }\n", "section behind it is not found. That begins on line 3."},
 		{"\xff\xfew\x00e\x00b\x00h\x00o\x00o\x00k\x00\n\x00{\x00}\x00", "has to be UTF-8"},
 		{"\xfe\xff", "has to be UTF-8"},
 		{"w\x00\x00\x00e\x00\x00\x00", "has to be UTF-8"},
@@ -97,6 +97,35 @@ func TestNoSection(t *testing.T) {
 			diags := diagnosticsOf(t, []byte(test.src), err)
 			if len(diags) != 1 || !strings.Contains(diags[0].Detail, test.want) {
 				t.Errorf("%q: got %v, want %q", test.src, err, test.want)
+			}
+		})
+	}
+}
+
+// TestOpenBrace: a section behind a brace that is never closed does not get lost
+// without a word.
+func TestOpenBrace(t *testing.T) {
+	tests := []struct {
+		name, src string
+		want      string // the range of the error, "" for none
+	}{
+		{"a section behind it", sample + "\na {\nb = 5\nwebhook \"x\" {\n}\n", "4,3-4"},
+		{"the outer one", "a {\nb {\nc { webhook { }\n}\n" + sample, "1,3-4"},
+		{"the last one", "a {\nwebhook { }\n}\nb { webhook { } }\n" + sample + "\nc = {\nwebhook = { }\n", "8,5-6"},
+		{"one line of a section", sample + "\na {\nwebhook.url = \"http://h\"", "4,3-4"},
+		{"nothing behind it", sample + "\na {\nb = webhook\nwebhook is nice\nx.webhook { }", ""},
+		{"closed", sample + "\na {\nwebhook { }\n}", ""},
+		{"around a JSON file", "{ \"webhook\": { \"url\": \"http://127.0.0.1/hook\" }, \"a\": { \"webhook\": { } }", ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := Parse([]byte(test.src), "x")
+			got := ""
+			for _, d := range diagnosticsOf(t, []byte(test.src), err) {
+				got += strings.TrimPrefix(d.Subject.String(), "x:")
+			}
+			if got != test.want {
+				t.Errorf("%q: errors at %q, want %q: %v", test.src, got, test.want, err)
 			}
 		})
 	}
