@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 )
 
@@ -29,7 +30,8 @@ type section struct {
 //     one line quotes too, unless the first is an apostrophe (it's). There
 //     are no strings of several lines, no heredocs and no templates.
 //   - Braces outside of comments and strings nest. One too many at the end of
-//     a block is ignored, and so are the braces around a whole JSON file.
+//     a block is ignored, unless settings are lost by it, and so are the braces
+//     around a whole JSON file.
 //   - A section begins with the word webhook, quoted or not, in any letter
 //     case, outside of all braces, where a member can begin: first on its
 //     line, or after a comma or a closing brace. It is followed by what a
@@ -57,6 +59,10 @@ func (r *reader) sections() []*section {
 			r.fail(s, p)
 		}
 		r.extents = append(r.extents, span{s.start, r.off})
+		text.before, text.closed, text.lost = nil, r.off-1, span{}
+		if p == nil && value.braces && len(path) == 1 {
+			text.before = s
+		}
 		if s.label != nil {
 			s.body = value
 			sections = append(sections, s)
@@ -80,6 +86,9 @@ func (r *reader) sections() []*section {
 			})
 		default:
 			r.add(file, path, value)
+			if text.before != nil {
+				text.before = plain
+			}
 		}
 	}
 	if plain != nil && len(file.members) > 0 {
@@ -211,6 +220,11 @@ type foreign struct {
 	depth  int  // of braces
 	open   int  // where the outermost open brace is
 	nested int  // where the first webhook inside of it is, or -1
+	around bool // there is an open brace around the whole file
+
+	before *section // nil for none that is whole in its own braces
+	closed int      // where its closing brace is
+	lost   span     // the first of its settings that is behind that
 }
 
 // skip moves the reader to the next section, if there is one.
@@ -234,14 +248,18 @@ func (f *foreign) skip() bool {
 		end := f.off + 1
 		switch {
 		case c == '{' && !seen: // around a JSON file
-			f.begins = true
+			f.begins, f.around = true, true
 		case c == '{':
 			if f.depth == 0 {
 				f.open, f.nested = f.off, -1
 			}
 			f.depth++
+		case c == '}' && f.depth > 0:
+			f.depth--
+		case c == '}' && f.around:
+			f.around = false
 		case c == '}':
-			f.depth = max(f.depth-1, 0)
+			f.surplus()
 		case c == '"':
 			end = f.lineString(f.off)
 			if begins && f.introduces(bytes.Trim(f.src[f.off:end], `"`), end) {
@@ -286,23 +304,49 @@ func (f *foreign) lineString(off int) int {
 	return min(off, len(f.src))
 }
 
+// surplus is for a brace that closes nothing. With settings in front of it, it was
+// meant to close the section before those, which another one has closed too early.
+func (f *foreign) surplus() {
+	if f.before == nil || f.lost.end == 0 {
+		return
+	}
+	f.before.partial = true
+	f.problems = append(f.problems, problem{
+		span: f.lost, summary: "Setting outside of a section",
+		detail: "This belongs to the webhook section before, which has a closing brace too many in it.",
+		note:   "That section ends on line %d.", noteAt: f.closed,
+	})
+	f.before = nil // one error is enough
+}
+
+// sectionNames are those of what a section may have.
+var sectionNames = append(keysOf(endpointSettings), "ssl")
+
 // introduces reports whether the word, which ends at off, begins a section.
 func (f *foreign) introduces(word []byte, off int) bool {
-	if !equalFold(string(word), "webhook") {
+	name := strings.ToLower(string(word))
+	isSection := name == "webhook"
+	isLost := f.before != nil && f.depth == 0 && f.lost.end == 0 && slices.Contains(sectionNames, name)
+	if !isSection && !isLost {
 		return false
 	}
 	begin := f.off
-	isSection := f.sectionFollows(off)
+	isMember := f.memberFollows(off)
 	f.off = begin
-	if isSection && f.depth > 0 && f.nested < 0 {
+	switch {
+	case !isMember:
+		return false
+	case isLost:
+		f.lost = span{begin, off}
+	case f.depth > 0 && f.nested < 0:
 		f.nested = begin
 	}
 	return isSection && f.depth == 0
 }
 
-// sectionFollows reports whether the word webhook, behind which off is, has behind it
-// what a section has. It moves the reader.
-func (f *foreign) sectionFollows(off int) bool {
+// memberFollows reports whether the word webhook, or a setting, behind which off is,
+// has behind it what a member has. It moves the reader.
+func (f *foreign) memberFollows(off int) bool {
 	f.off = off
 	if f.at(off) == '.' {
 		off++
