@@ -2,11 +2,14 @@ package webhook
 
 import (
 	"crypto/sha256"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -100,19 +103,21 @@ func sums(names []string) map[string][32]byte {
 // does with ..data. They are hints: what counts is whether the contents have
 // changed.
 type watcher struct {
-	hook    *Hook
-	notices *fsnotify.Watcher
-	places  map[string]bool // whose notices say something about the files
-	stopped chan struct{}
-	ended   sync.WaitGroup
+	hook      *Hook
+	notices   *fsnotify.Watcher // nil: there are none
+	places    map[string]bool   // whose notices say something about the files
+	unwatched map[string]bool   // folders that cannot be watched, which the log has
+	stopped   chan struct{}
+	ended     sync.WaitGroup
 }
 
-func newWatcher(h *Hook) (*watcher, error) {
+func newWatcher(h *Hook) *watcher {
 	notices, err := fsnotify.NewWatcher()
-	if err != nil {
-		return nil, err
+	if err != nil { // the system has no more of them: no reason for a broker not to start
+		h.Log.Warn("configuration is only looked at once a minute, there are no notices of changes", "error", err)
+		notices = nil
 	}
-	return &watcher{hook: h, notices: notices, stopped: make(chan struct{})}, nil
+	return &watcher{hook: h, notices: notices, stopped: make(chan struct{})}
 }
 
 func (w *watcher) start() { w.ended.Go(w.run) }
@@ -133,8 +138,13 @@ func (w *watcher) stop() {
 }
 
 func (w *watcher) run() {
-	defer w.notices.Close()
-	w.follow()
+	var changes chan fsnotify.Event // nil, like faults, without notices: then the timer is all there is
+	var faults chan error
+	if w.notices != nil {
+		defer w.notices.Close()
+		changes, faults = w.notices.Events, w.notices.Errors
+		w.follow()
+	}
 	timer := time.NewTimer(0) // something may have changed since Init has read it
 	defer timer.Stop()
 	var first time.Time // of the notices that are not dealt with
@@ -142,7 +152,7 @@ func (w *watcher) run() {
 		select {
 		case <-w.stopped:
 			return
-		case n := <-w.notices.Events:
+		case n := <-changes:
 			if !w.places[n.Name] {
 				continue
 			}
@@ -150,14 +160,16 @@ func (w *watcher) run() {
 				first = time.Now()
 			}
 			timer.Reset(min(settleTime, time.Until(first.Add(mostSettle))))
-		case <-w.notices.Errors: // notices may be missing
+		case <-faults: // notices may be missing
 			timer.Reset(settleTime)
 		case <-timer.C:
 			first = time.Time{}
 			if w.hook.files.changed() {
 				_ = w.hook.Reload(nil) // which logs what came of it
 			}
-			w.follow()
+			if w.notices != nil {
+				w.follow()
+			}
 			timer.Reset(recheck)
 		}
 	}
@@ -178,11 +190,34 @@ func (w *watcher) follow() {
 			_ = w.notices.Remove(folder)
 		}
 	}
+	unwatched := make(map[string]bool)
 	for folder := range folders {
 		if err := w.notices.Add(folder); err != nil {
-			w.hook.Log.Warn("configuration is only looked at once a minute, its folder cannot be watched", "error", err)
+			unwatched[folder] = true
+			if !w.unwatched[folder] {
+				w.warnUnwatched(folder, err)
+			}
 		}
 	}
+	if len(unwatched) == 0 && len(w.unwatched) > 0 {
+		w.hook.Log.Info("folders of the configuration are watched again")
+	}
+	w.unwatched = unwatched
+}
+
+// warnUnwatched logs that a folder cannot be watched. It names those of the
+// configuration file alone: another's path may be from env().
+func (w *watcher) warnUnwatched(folder string, err error) {
+	if errors.Is(err, syscall.ENOSPC) { // which sounds as if a disk were full
+		err = fmt.Errorf("%w: fs.inotify.max_user_watches are in use", err)
+	}
+	attrs := []any{"error", err}
+	own := false
+	eachLink(w.hook.files.path, func(of, _ string) { own = own || of == folder })
+	if own {
+		attrs = append(attrs, "folder", folder)
+	}
+	w.hook.Log.Warn("configuration is only looked at once a minute, its folder cannot be watched", attrs...)
 }
 
 // eachLink calls visit for everything on the way to a file that can be replaced to

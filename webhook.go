@@ -121,11 +121,6 @@ func (h *Hook) Init(config any) error {
 		}
 		return newEndpoint(c, opts.Transport, h.Log)
 	}, &errs)
-	if opts.Watch && len(errs) == 0 {
-		if h.watcher, err = newWatcher(h); err != nil {
-			errs = append(errs, err)
-		}
-	}
 	if len(errs) > 0 {
 		for _, e := range a.endpoints {
 			e.discard()
@@ -143,7 +138,8 @@ func (h *Hook) Init(config any) error {
 	warnOfOtherSpools(cfg.Endpoints, h.Log)
 	h.departures, h.gone = make(map[string]*departure), make(map[string]EndpointStats)
 	h.install(a)
-	if h.watcher != nil {
+	if opts.Watch {
+		h.watcher = newWatcher(h)
 		h.watcher.start()
 	}
 	return nil
