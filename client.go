@@ -41,7 +41,7 @@ type client struct {
 type head struct {
 	text           []byte // over connections of our own
 	ctStart, ctEnd int    // text[ctStart:ctEnd] is the content-type line
-	ctName         string // the header's name as written
+	ctName         string // its name as written
 
 	header   http.Header // of a transport's requests
 	hostname string      // Host header of a transport's requests

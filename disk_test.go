@@ -93,7 +93,7 @@ func (c *collector) RoundTrip(r *http.Request) (*http.Response, error) {
 	_, _ = b.ReadFrom(r.Body)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ids = append(c.ids, map[string][]string(r.Header)["webhook-id"][0])
+	c.ids = append(c.ids, r.Header.Get("webhook-id"))
 	c.bodies = append(c.bodies, b.String())
 	select {
 	case c.more <- struct{}{}:

@@ -28,21 +28,15 @@ func (c *client) prepareTransport(u *url.URL) {
 	c.url = &shared
 }
 
-// newTransportHead is newHead for an Options.Transport.
+// newTransportHead is newHead for an Options.Transport. Names are in canonical
+// form: a transport that sets another header of that name finds the one there.
 func newTransportHead(headers []Header) *head {
 	h := &head{header: make(http.Header, len(headers))}
 	for _, header := range headers {
-		switch {
-		case equalFold(header.Name, "Host"):
+		if equalFold(header.Name, "Host") {
 			h.hostname = string(header.Value)
-		case equalFold(header.Name, "User-Agent"):
-			// Under another spelling, net/http adds its own.
-			h.header["User-Agent"] = []string{string(header.Value)}
-		default:
-			if equalFold(header.Name, "Content-Type") {
-				h.ctName = header.Name
-			}
-			h.header[header.Name] = append(h.header[header.Name], string(header.Value))
+		} else {
+			h.header.Add(header.Name, string(header.Value))
 		}
 	}
 	return h
@@ -147,16 +141,16 @@ func (c *client) newRequest(ctx context.Context, req *request, sign *signer, bod
 	head := c.heads[req.head]
 	header := maps.Clone(head.header)
 	if req.contentType != "" {
-		header[head.ctName] = []string{req.contentType}
+		header.Set("Content-Type", req.contentType)
 	}
-	header["webhook-id"] = []string{string(req.id)}
-	header["webhook-timestamp"] = []string{strconv.FormatInt(now.Unix(), 10)}
+	header.Set("Webhook-Id", string(req.id))
+	header.Set("Webhook-Timestamp", strconv.FormatInt(now.Unix(), 10))
 	if sign != nil {
-		header["webhook-signature"] = []string{string(sign.append(nil, req.id, now.Unix(), req.body))}
+		header.Set("Webhook-Signature", string(sign.append(nil, req.id, now.Unix(), req.body)))
 	}
 	for line := range bytes.Lines(req.header) {
 		if name, value, ok := splitField(bytes.TrimSuffix(line, []byte("\r\n"))); ok {
-			header[string(name)] = append(header[string(name)], string(value))
+			header.Add(string(name), string(value))
 		}
 	}
 	u := *c.url

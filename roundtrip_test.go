@@ -51,7 +51,7 @@ func TestRoundTripRequest(t *testing.T) {
 		})
 		p := newTestRoundTripConn(t, Endpoint{
 			URL:     "https://user:secret@webhook.test/a%2Fb/./c?d=%20#e",
-			Headers: []Header{{"host", "other.test"}, {"x-Token", "t"}, {"user-agent", "me"}, {"content-type", "text/plain"}},
+			Headers: []Header{{"host", "other.test"}, {"x-Token", "t"}, {"user-agent", "me"}, {"accept-encoding", "identity"}, {"content-type", "text/plain"}},
 		}, transport)
 		req := &request{id: []byte("id-1"), contentType: "text/html", header: []byte("A: b\r\nc-d: e, f\r\nA: g\r\n"), body: []byte("{}")}
 		wantOutcome(t, p.post(req, time.Now(), time.Now().Add(5*time.Second)), delivered, 204, "")
@@ -60,14 +60,15 @@ func TestRoundTripRequest(t *testing.T) {
 			t.Errorf("%s %s with Host %s", got.Method, u, got.Host)
 		}
 		want := http.Header{
-			"x-Token":           {"t"},
+			"X-Token":           {"t"},
 			"User-Agent":        {"me"},
-			"content-type":      {"text/html"},
+			"Accept-Encoding":   {"identity"},
+			"Content-Type":      {"text/html"},
 			"Authorization":     {"Basic dXNlcjpzZWNyZXQ="},
-			"webhook-id":        {"id-1"},
-			"webhook-timestamp": {"946684800"},
+			"Webhook-Id":        {"id-1"},
+			"Webhook-Timestamp": {"946684800"},
 			"A":                 {"b", "g"},
-			"c-d":               {"e, f"},
+			"C-D":               {"e, f"},
 		}
 		if !maps.EqualFunc(got.Header, want, func(a, b []string) bool { return strings.Join(a, "|") == strings.Join(b, "|") }) {
 			t.Errorf("header %v\nwant   %v", got.Header, want)
@@ -82,6 +83,25 @@ func TestRoundTripRequest(t *testing.T) {
 			t.Errorf("GetBody: %v", err)
 		}
 	})
+}
+
+// TestRoundTripSetsNoHeaderTwice has net/http's transport, which adds an
+// Accept-Encoding where it finds none.
+func TestRoundTripSetsNoHeaderTwice(t *testing.T) {
+	checkLeaks(t)
+	got := make(chan http.Header, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got <- r.Header }))
+	defer server.Close()
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	p := newTestRoundTripConn(t, Endpoint{URL: server.URL, Headers: []Header{{"accept-encoding", "identity"}, {"user-agent", "me"}}}, transport)
+	wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
+	header := <-got
+	for name, want := range map[string]string{"Accept-Encoding": "identity", "User-Agent": "me"} {
+		if values := header[name]; len(values) != 1 || values[0] != want {
+			t.Errorf("%s %q, want %q", name, values, want)
+		}
+	}
 }
 
 func TestRoundTripOutcomes(t *testing.T) {

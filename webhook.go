@@ -33,10 +33,9 @@ type Options struct {
 
 	// Transport, if set, carries the requests instead of the package's own
 	// HTTP/1.1 connections: for HTTP/2 or instrumentation. It is used by
-	// many goroutines at a time. Names of headers in its requests are as they
-	// are written or usual, webhook-id and traceparent among them, and not in
-	// canonical form: http.Header's Get does not find them. TLS settings of
-	// the configuration are an error then.
+	// many goroutines at a time. Names of headers in its requests are in
+	// canonical form, not as they are written. TLS settings of the configuration
+	// are an error then.
 	Transport http.RoundTripper
 
 	// DrainTimeout is how long Stop, which mqtt.Server.Close calls, goes on

@@ -15,7 +15,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"strings"
 	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
@@ -87,23 +86,11 @@ func newTransport() *http.Transport {
 
 // A continued transport makes the span of a request go on with the trace that
 // the request carries already: that of the client which published the message.
-// Without it otelhttp would begin another trace, and send both.
+// Without it otelhttp would begin another trace in its place.
 type continued struct{ next http.RoundTripper }
 
 func (c continued) RoundTrip(r *http.Request) (*http.Response, error) {
-	carried := make(propagation.MapCarrier)
-	r = r.Clone(r.Context())
-	for name, values := range r.Header {
-		switch name := strings.ToLower(name); name {
-		case "traceparent", "tracestate":
-			carried[name] = strings.Join(values, ",")
-		}
-	}
-	for name := range carried {
-		r.Header.Del(name)
-		delete(r.Header, name)
-	}
-	ctx := propagation.TraceContext{}.Extract(r.Context(), carried)
+	ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
 	return c.next.RoundTrip(r.WithContext(ctx))
 }
 
