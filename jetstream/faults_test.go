@@ -1,10 +1,15 @@
 package jetstream_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +17,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/mochi-hooks/webhook"
+	"github.com/mochi-hooks/webhook/internal/stream"
 )
 
 // TestConnectionsCut cuts the connections of brokers and workers over and over
@@ -144,6 +150,162 @@ func TestWithoutNATS(t *testing.T) {
 		}
 		return ""
 	})
+}
+
+// TestHealthyDoesNotWait asks for the health of a broker while NATS is silent, and
+// the stream is to be looked at.
+func TestHealthyDoesNotWait(t *testing.T) {
+	t.Parallel()
+	nats := startNATS(t, nil)
+	p := startProxy(t, nats.ClientURL())
+	b := startBroker(t, config("http://127.0.0.1:1/", p.url(), nil), 3)
+	b.publish(0)
+	awaitForwarded(t, b, 1)
+	healthy := func(want bool) {
+		t.Helper()
+		eventually(t, 15*time.Second, func() string {
+			begin := time.Now()
+			err := b.Healthy()
+			if took := time.Since(begin); took > time.Second {
+				t.Fatalf("Healthy took %v", took)
+			}
+			if (err == nil) != want {
+				return fmt.Sprintf("healthy: %v", err)
+			}
+			return ""
+		})
+	}
+	p.cut(true)
+	healthy(false)
+	p.open()
+	healthy(true)
+	p.stall()
+	b.publishAll(3)
+	healthy(false)
+	p.cut(false) // what connects now is not answered
+	healthy(false)
+	for range 200 { // while it tries to connect
+		healthy(false)
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// TestPublishWaitsByItsContext publishes while another call waits for the stream.
+func TestPublishWaitsByItsContext(t *testing.T) {
+	t.Parallel()
+	nats := startNATS(t, nil)
+	p := startProxy(t, nats.ClientURL())
+	log, lines := logger(t, "publisher")
+	pub := newPublisher(t, p.url(), log)
+	p.cut(false)
+	eventually(t, 10*time.Second, func() string { // it has to look at the stream then
+		if strings.Count(lines.String(), "connected to NATS") < 2 || pub.Err() != nil {
+			return "not connected"
+		}
+		return ""
+	})
+	p.stall()
+	first := make(chan error, 1)
+	go func() { first <- pub.Publish(t.Context(), 0, "1", []byte("x")) }() // ends with the request
+	time.Sleep(100 * time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	begin := time.Now()
+	err := pub.Publish(ctx, 0, "2", []byte("x"))
+	if took := time.Since(begin); !errors.Is(err, context.DeadlineExceeded) || took > 2*time.Second {
+		t.Errorf("got %v after %v", err, took)
+	}
+	if err := <-first; err == nil {
+		t.Error("published through nothing")
+	}
+}
+
+func newPublisher(t *testing.T, url string, log *slog.Logger) stream.Publisher {
+	t.Helper()
+	engine, err := stream.Find("jetstream")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pub, err := engine.Publisher(stream.Config{
+		URL: url, Name: "S", Endpoint: "orders", Partitions: 4, Replicas: 1, MaxBytes: 1 << 30, Log: log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pub.Close)
+	return pub
+}
+
+// TestFlappingConnection cuts a connection again and again: the log has one pair of
+// lines about that, and in the end that it is lost.
+func TestFlappingConnection(t *testing.T) {
+	t.Parallel()
+	nats := startNATS(t, nil)
+	p := startProxy(t, nats.ClientURL())
+	log, lines := logger(t, "publisher")
+	pub := newPublisher(t, p.url(), log)
+	for range 4 {
+		p.cut(false)
+		for _, up := range []bool{false, true} {
+			eventually(t, 10*time.Second, func() string {
+				if err := pub.Err(); (err == nil) != up {
+					return fmt.Sprintf("connected: %v", err)
+				}
+				return ""
+			})
+		}
+	}
+	lost := func() int { return strings.Count(lines.String(), "connection to NATS lost") }
+	if up := strings.Count(lines.String(), "connected to NATS"); lost() != 1 || up != 2 {
+		t.Errorf("%d lines that it is lost, %d that it is there; want 1 and 2", lost(), up)
+	}
+	p.cut(true)
+	eventually(t, 15*time.Second, func() string {
+		if lost() != 2 {
+			return "not told that it is lost in the end"
+		}
+		return ""
+	})
+}
+
+// TestCauseIsLogged starts brokers that cannot connect, for all that may be wrong.
+func TestCauseIsLogged(t *testing.T) {
+	t.Parallel()
+	nats := startNATS(t, nil)
+	creds := filepath.Join(t.TempDir(), "hunter2.creds")
+	if err := os.WriteFile(creds, []byte("junk"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ name, url, creds, want string }{
+		{"refused", "nats://127.0.0.1:1", "", "connection refused"},
+		{"TLS", "tls://" + nats.Addr().String(), "", "secure connection not available"},
+		{"credentials", nats.ClientURL(), creds, "no nkey seed found"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			log, lines := logger(t, "broker")
+			h := new(webhook.Hook)
+			h.SetOpts(log, nil)
+			cfg := config("http://127.0.0.1:1/", tt.url, func(e *webhook.Endpoint) { e.Stream.CredsFile = tt.creds })
+			if err := h.Init(&webhook.Options{Config: cfg}); err != nil {
+				t.Fatal(err)
+			}
+			defer h.Stop()
+			eventually(t, 10*time.Second, func() string {
+				if !strings.Contains(lines.String(), tt.want) {
+					return "no cause in the log"
+				}
+				return ""
+			})
+			time.Sleep(3 * time.Second) // some more attempts
+			if text := lines.String(); strings.Count(text, "cannot connect to NATS") > 1 || strings.Contains(text, "hunter2") {
+				t.Errorf("log %s", text)
+			}
+			if err := h.Healthy(); err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("healthy: %v", err)
+			}
+		})
+	}
 }
 
 // startCluster starts three servers.

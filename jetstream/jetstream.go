@@ -40,6 +40,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,6 +62,11 @@ const (
 
 	// requestTimeout bounds a request to NATS about streams and consumers.
 	requestTimeout = 5 * time.Second
+
+	// reconnectWait is how long after all servers were tried they are tried
+	// again, and reconnectJitter what it may be longer.
+	reconnectWait   = 500 * time.Millisecond
+	reconnectJitter = 100 * time.Millisecond
 )
 
 // A connection is one to NATS, for one endpoint.
@@ -67,30 +74,42 @@ type connection struct {
 	conn  *nats.Conn
 	js    jetstream.JetStream
 	log   *slog.Logger
+	creds string // the credentials' file
 	quiet quiet
-	tried atomic.Pointer[error] // of the last attempt to connect
+	news  news
+
+	// Its own lock nats.Conn holds while it dials; so what is asked of it is
+	// known here.
+	up     atomic.Bool
+	failed atomic.Pointer[error] // why it is not up
+
+	made  chan struct{} // closed when conn is set
+	tried chan struct{} // closed when the first attempt to connect is over
+	once  sync.Once     // closes tried
 }
 
 // connect returns a connection that tries forever, whether there is a server
 // or not.
 func connect(c stream.Config, options ...nats.Option) (*connection, error) {
-	own := &connection{log: c.Log}
+	own := &connection{log: c.Log, creds: c.CredsFile, made: make(chan struct{}), tried: make(chan struct{})}
+	own.news.log = c.Log
 	options = append([]nats.Option{
 		nats.Name("mochi-webhook " + c.Endpoint),
 		nats.RetryOnFailedConnect(true),
 		nats.MaxReconnects(-1),
-		nats.ReconnectWait(500 * time.Millisecond),
+		nats.CustomReconnectDelay(own.delay),
 		nats.IgnoreAuthErrorAbort(), // credentials may be renewed
 		nats.Timeout(firstConnect),
 		nats.PingInterval(10 * time.Second), // a server that is gone without a word is noticed after two
 		nats.FlusherTimeout(requestTimeout), // everything waits for a write
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { own.lost(err) }),
-		nats.ConnectHandler(func(*nats.Conn) { own.connected() }),
-		nats.ReconnectHandler(func(*nats.Conn) { own.connected() }),
-		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { own.tried.Store(&err) }),
+		nats.ConnectHandler(own.connected),
+		nats.ReconnectHandler(own.connected),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { own.missed(err) }),
+		nats.ClosedHandler(func(*nats.Conn) { own.news.end() }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			if own.quiet.due(err) {
-				c.Log.Warn("NATS", "error", err)
+				c.Log.Warn("NATS", "error", own.withoutPath(err))
 			}
 		}),
 	}, options...)
@@ -101,10 +120,12 @@ func connect(c stream.Config, options ...nats.Option) (*connection, error) {
 	if own.conn, err = nats.Connect(c.URL, options...); err != nil {
 		return nil, withoutURL(err)
 	}
+	close(own.made)
 	if own.js, err = jetstream.New(own.conn); err != nil {
 		own.conn.Close()
 		return nil, err
 	}
+	<-own.tried // so that there is something to say of it
 	return own, nil
 }
 
@@ -133,14 +154,44 @@ func connectContext(ctx context.Context, c stream.Config) (*connection, error) {
 	}
 }
 
-// lost logs that the connection is.
+// lost is told that the connection is, or with nil that it was closed.
 func (c *connection) lost(err error) {
+	c.up.Store(false)
 	if err != nil {
-		c.log.Warn("connection to NATS lost", "error", err)
+		c.failed.Store(&err)
+		c.news.lost(err)
 	}
 }
 
-func (c *connection) connected() { c.log.Info("connected to NATS") }
+func (c *connection) connected(conn *nats.Conn) {
+	c.up.Store(conn.IsConnected()) // it may be lost again, which it may be told first
+	c.once.Do(func() { close(c.tried) })
+	c.news.connected()
+}
+
+// missed is told why there is no connection.
+func (c *connection) missed(err error) {
+	err = c.withoutPath(err)
+	c.failed.Store(&err)
+	first := false
+	c.once.Do(func() { first = true; close(c.tried) })
+	if !first { // else who connects tells it
+		c.news.missed(err)
+	}
+}
+
+// delay is called when all servers were tried. What went wrong after one was
+// reached, such as TLS or the credentials, NATS tells nobody who does not ask.
+func (c *connection) delay(int) time.Duration {
+	select {
+	case <-c.made:
+		if err := c.conn.LastError(); err != nil {
+			c.missed(err)
+		}
+	default:
+	}
+	return reconnectWait + rand.N(reconnectJitter)
+}
 
 // A quiet keeps lines about the same error out of the log for a while.
 type quiet struct {
@@ -166,18 +217,24 @@ func (q *quiet) due(err error) bool {
 	return false
 }
 
-// state returns what is wrong with the connection, or nil.
+// state returns what is wrong with the connection, or nil. It does not wait.
 func (c *connection) state() error {
-	if c.conn.IsConnected() {
+	if c.up.Load() {
 		return nil
 	}
-	if err := c.conn.LastError(); err != nil {
-		return fmt.Errorf("not connected to NATS: %w", err)
-	}
-	if err := c.tried.Load(); err != nil {
+	if err := c.failed.Load(); err != nil {
 		return fmt.Errorf("not connected to NATS: %w", *err)
 	}
 	return errors.New("not connected to NATS")
+}
+
+// withoutPath keeps the path of the credentials, which may be from env(), out of
+// an error.
+func (c *connection) withoutPath(err error) error {
+	if c.creds == "" || !strings.Contains(err.Error(), c.creds) {
+		return err
+	}
+	return errors.New(strings.ReplaceAll(err.Error(), c.creds, "queue.credsfile"))
 }
 
 // withoutURL keeps what may have credentials out of an error.

@@ -24,10 +24,12 @@ type publisher struct {
 	dialErr error       // why it cannot have one
 	closed  bool
 
-	mu      sync.Mutex
-	failed  error     // why the stream is not there, or not as it has to be
-	fine    bool      // it was there, and as it has to be
-	checkAt time.Time // when to look again
+	mu       sync.Mutex    // guards the rest, and is not held for long
+	failed   error         // why the stream is not there, or not as it has to be
+	fine     bool          // it was there, and as it has to be
+	checkAt  time.Time     // when to look again
+	doubted  bool          // look before that
+	checking chan struct{} // closed when the look that is under way is over; nil: there is none
 }
 
 // Publisher implements [stream.Driver].
@@ -61,8 +63,8 @@ func (p *publisher) dial() {
 	// What was not sent is not sent later by itself: the queue does that.
 	conn, err := connect(p.config, nats.ReconnectBufSize(-1))
 	if err == nil {
-		conn.conn.SetReconnectHandler(func(*nats.Conn) {
-			conn.connected()
+		conn.conn.SetReconnectHandler(func(to *nats.Conn) {
+			conn.connected(to)
 			p.suspect() // it may be another server's
 		})
 	}
@@ -125,34 +127,63 @@ const (
 	checkEvery = time.Minute
 )
 
-// ready returns the connection when the stream has been checked.
+// ready returns the connection when the stream has been checked: by this call, or
+// by another one that it waits for.
 func (p *publisher) ready(ctx context.Context) (*connection, error) {
-	conn, err := p.connection()
-	if err != nil { // NATS itself would speak of buffers
-		return nil, err
+	for {
+		conn, err := p.connection()
+		if err != nil { // NATS itself would speak of buffers
+			return nil, err
+		}
+		p.mu.Lock()
+		if !p.doubted && time.Now().Before(p.checkAt) {
+			defer p.mu.Unlock()
+			return conn, p.failed
+		}
+		others := p.checking
+		if others == nil {
+			p.checking, p.doubted = make(chan struct{}), false
+		}
+		p.mu.Unlock()
+		if others == nil {
+			_, err := ensure(ctx, conn.js, eventStream(&p.config))
+			return conn, p.checked(err, errors.Is(ctx.Err(), context.Canceled))
+		}
+		select {
+		case <-others:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
+}
+
+// checked ends a look at the stream with what came of it, and returns why the
+// stream cannot be used. One that was given up says nothing to others.
+func (p *publisher) checked(err error, givenUp bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if time.Now().Before(p.checkAt) {
-		return conn, p.failed
+	close(p.checking)
+	p.checking = nil
+	if givenUp {
+		p.doubted = true // as it may have been before
+		return err
 	}
-	_, err = ensure(ctx, conn.js, eventStream(&p.config))
 	var misconfigured *stream.Misconfigured
 	p.checkAt = time.Now().Add(checkEvery)
 	if err != nil {
 		p.checkAt = time.Now().Add(recheck)
 	}
 	if err == nil || !p.fine || errors.As(err, &misconfigured) { // else publishing may work all the same
-		p.failed, p.fine = err, err == nil
+		p.failed, p.fine = err, err == nil && !p.doubted
 	}
-	return conn, p.failed
+	return p.failed
 }
 
 // suspect lets the next publish look at the stream first.
 func (p *publisher) suspect() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.checkAt, p.fine = time.Time{}, false
+	p.doubted, p.fine = true, false
 }
 
 // Codes of JetStream's errors for which the client has no name.

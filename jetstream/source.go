@@ -160,8 +160,8 @@ func (s *source) Start(sink stream.Sink) {
 		s.cut()
 		s.lost(err)
 	})
-	s.conn.SetReconnectHandler(func(*nats.Conn) {
-		s.connected()
+	s.conn.SetReconnectHandler(func(conn *nats.Conn) {
+		s.connected(conn)
 		select {
 		case s.again <- struct{}{}:
 		default:
