@@ -514,6 +514,8 @@ func checkURL(text string) error {
 		return bad("must have a host after " + strings.ToLower(scheme) + "://")
 	case bracketed && (err != nil || !addr.Is6()), !bracketed && strings.Contains(host, ":"):
 		return bad("must have an IPv6 address in brackets if the host is one, as in http://[::1]:8080/")
+	case bracketed && strings.ContainsFunc(addr.Zone(), func(r rune) bool { return r >= 0x80 }):
+		return bad("must have an IPv6 zone without letters beyond ASCII")
 	case !bracketed && strings.ContainsFunc(host, func(r rune) bool { return r >= 0x80 || !isWord(byte(r)) && r != '.' }):
 		return bad("must have a host of letters A-Z and a-z, digits, dots, - and _; an international name is written in its xn-- form")
 	}

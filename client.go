@@ -4,14 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/base64"
-	"errors"
 	"net"
 	"net/http"
 	"net/url"
 	"strings"
 	"sync/atomic"
-
-	"golang.org/x/net/idna"
 )
 
 // userAgent is sent unless an endpoint's headers have another.
@@ -52,10 +49,7 @@ type head struct {
 // mistakes in the configuration and name the setting. With rt it makes no
 // connections of its own, and reads neither.
 func newClient(ep *Endpoint, rt http.RoundTripper) (*client, error) {
-	u, target, err := parseURL(ep.URL)
-	if err != nil {
-		return nil, err
-	}
+	u, target := parseURL(ep.URL)
 	port := u.Port()
 	if port == "" {
 		port = defaultPorts[u.Scheme]
@@ -74,6 +68,7 @@ func newClient(ep *Endpoint, rt http.RoundTripper) (*client, error) {
 		c.prepareHeads(ep, func(headers []Header) *head { return newTransportHead(requestHeaders(headers, u)) })
 		return c, nil
 	}
+	var err error
 	if c.proxy, err = proxyFromEnvironment(u, ep.TLS); err != nil {
 		return nil, err
 	}
@@ -115,26 +110,10 @@ func (c *client) conn() poster {
 
 var defaultPorts = map[string]string{"http": "80", "https": "443"}
 
-// parseURL reads an endpoint's URL, and separately the request target, because
-// a url.URL does not keep how path and query were written.
-func parseURL(raw string) (u *url.URL, target string, err error) {
-	u, err = url.Parse(raw)
-	switch {
-	case err != nil: // a url.Error carries the URL, password included
-		return nil, "", errors.New("url: cannot be parsed")
-	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, "", errors.New("url: the scheme must be http or https")
-	case u.Hostname() == "":
-		return nil, "", errors.New("url: has no host")
-	}
-	// RFC 5890: on the wire an internationalised name is its ASCII form.
-	if name := u.Hostname(); !isASCII(name) {
-		ascii, err := idna.Lookup.ToASCII(name)
-		if err != nil {
-			return nil, "", errors.New("url: the host is not a valid name")
-		}
-		u.Host = strings.Replace(u.Host, name, ascii, 1)
-	}
+// parseURL reads an endpoint's URL, which has been checked, and separately the
+// request target, because a url.URL does not keep how path and query were written.
+func parseURL(raw string) (u *url.URL, target string) {
+	u, _ = url.Parse(raw) // checkURL has looked at the error
 	_, target, _ = strings.Cut(raw, "://")
 	target, _, _ = strings.Cut(target, "#")
 	if i := strings.IndexAny(target, "/?"); i >= 0 {
@@ -145,7 +124,7 @@ func parseURL(raw string) (u *url.URL, target string, err error) {
 	if !strings.HasPrefix(target, "/") {
 		target = "/" + target
 	}
-	return u, escapeTarget(target), nil
+	return u, escapeTarget(target)
 }
 
 // escapeTarget escapes what would break the request line: blanks and what is
@@ -165,10 +144,6 @@ func escapeTarget(target string) string {
 
 // defaultContentType is sent where the configuration names none.
 const defaultContentType = "application/json"
-
-func isASCII(s string) bool {
-	return strings.IndexFunc(s, func(r rune) bool { return r >= 0x80 }) < 0
-}
 
 // headerHost is the URL's host as the Host header has it: without the default
 // port and an IPv6 zone, which means nothing to the other side.

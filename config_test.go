@@ -501,7 +501,7 @@ func TestURL(t *testing.T) {
 	}
 	invalid := []string{
 		"", "h", "//h/", "http:/h", "http://", "http:///x", "http://:80/", "http://h:/", "http://h:0/", "http://h:65536/", "http://h:x/",
-		"http://::1/", "http://::1:80/", "http://[::1", "http://[h]/", "http://[127.0.0.1]/", "http://h /", " http://h", "http://h/\n", "http://h/\x00", "http://h/\u00a0",
+		"http://::1/", "http://::1:80/", "http://[::1", "http://[h]/", "http://[127.0.0.1]/", "http://[fe80::1%25é]/", "http://h /", " http://h", "http://h/\n", "http://h/\x00", "http://h/\u00a0",
 		"http://h/%zz", "http://bücher/", "http://u:p@/", "ftp://h/", "http:\\\\h", "http://h\\x/", "http://a,b/", "unix:///x",
 	}
 	for _, u := range valid {

@@ -137,6 +137,10 @@ func validFilter(filter string) bool {
 	return true
 }
 
+func isASCII(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r >= 0x80 }) < 0
+}
+
 func FuzzCheckFilter(f *testing.F) {
 	for _, s := range []string{"", "a/b", "+/#", "a/#/b", "a+/b", "$share/g/a", "$SYS/#", "\x00", "\xff", "/", "ſ$share/"} {
 		f.Add(s)

@@ -42,8 +42,7 @@ func (t TLS) clientConfig(host string) (cfg *tls.Config, problems []*settingErro
 			problems = append(problems, &settingError{"tls.cacertfile", err})
 		}
 	}
-	switch {
-	case t.CertFile != "" && t.KeyFile != "":
+	if t.CertFile != "" { // and a key beside it, as conflicts has it
 		cert, wrong := t.certificate()
 		problems = append(problems, wrong...)
 		// Sent whatever CAs the server says it wants: a server that names
@@ -51,10 +50,6 @@ func (t TLS) clientConfig(host string) (cfg *tls.Config, problems []*settingErro
 		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return cert, nil
 		}
-	case t.CertFile != "":
-		problems = append(problems, &settingError{"tls.certfile", errors.New("needs tls.keyfile")})
-	case t.KeyFile != "":
-		problems = append(problems, &settingError{"tls.keyfile", errors.New("needs tls.certfile")})
 	}
 	return cfg, problems
 }

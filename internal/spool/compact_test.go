@@ -234,7 +234,7 @@ func TestLoweredLimit(t *testing.T) {
 				time.Sleep(time.Second)
 				tt.act(t, s, refs)
 				time.Sleep(time.Second)
-				if size := max(s.Size(), c.size()); size > tt.most {
+				if size := max(sizeOf(s), c.size()); size > tt.most {
 					t.Errorf("the folder has %d bytes, more than %d", size, tt.most)
 				}
 			})

@@ -110,9 +110,8 @@ type scan struct {
 	key   key
 	moved bool // the segment was compacted: positions are not offsets
 
-	end       int64 // end of the last good record
-	lost      int   // damaged places before end; at least one record each
-	lostBytes int64
+	end  int64 // of the last good record
+	lost int   // damaged places before end; at least one record each
 
 	buf []byte
 	at  int64 // offset of buf
@@ -163,7 +162,6 @@ func (s *scan) each(fn func(pos, off int64, raw []byte) error) error {
 			continue
 		}
 		s.lost += damaged
-		s.lostBytes += start - s.end
 		damaged = 0
 		s.end = min(off, s.size)
 		if err := fn(h.pos, start, raw); err != nil {

@@ -13,13 +13,11 @@ import (
 
 // A Recovery is what Open found.
 type Recovery struct {
-	Records int   // handed back
-	Bytes   int64 // of them
+	Records int // handed back
 
 	// Lost counts damaged places between good records: at least one record
-	// each, which may have been done. LostBytes is their length.
-	Lost      int
-	LostBytes int64
+	// each, which may have been done.
+	Lost int
 
 	// TornBytes is what was cut from the ends of segments, where a crash
 	// leaves half-written records.
@@ -180,7 +178,6 @@ func (s *Spool) recoverSegment(g *segment, r *Recovery, recovered func(Ref, []by
 			g.moves = append(g.moves, move{uint32(pos), uint32(off)})
 		}
 		r.Records++
-		r.Bytes += int64(len(raw) - headerSize)
 		recovered(makeRef(g.id.seq, pos), raw[headerSize:])
 		return nil
 	})
@@ -190,7 +187,6 @@ func (s *Spool) recoverSegment(g *segment, r *Recovery, recovered func(Ref, []by
 	}
 	s.size += g.cost()
 	r.Lost += result.lost
-	r.LostBytes += result.lostBytes
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}

@@ -390,14 +390,6 @@ func (s *Spool) setMaxBytes(n int64) {
 	s.lowered = s.size + s.slack
 }
 
-// Size is what counts toward Options.MaxBytes, in bytes: about the size of the
-// folder, except for segments that are about to be removed.
-func (s *Spool) Size() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.size
-}
-
 // Err returns the error that keeps the spool from writing now, or nil.
 func (s *Spool) Err() error {
 	s.mu.Lock()
