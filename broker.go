@@ -123,11 +123,12 @@ func (h *Hook) OnPublished(cl *mqtt.Client, pk packets.Packet) {
 	}
 }
 
-// OnPublish signs a message that will be delivered, and makes message_publish for
-// the endpoints that record it before the broker acknowledges it. It is left out
-// when a hook before this one fails in a way that the broker ignores, so it marks
-// the packet for OnPublished, in a field that has no meaning in a PUBLISH.
+// OnPublish makes message_publish, before the broker acknowledges the message,
+// for the endpoints that record it first ([SyncAlways]).
 func (h *Hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	// It also signs a message that will be delivered. It is left out when a hook
+	// before this one fails in a way that the broker ignores, so it marks the
+	// packet for OnPublished, in a field that has no meaning in a PUBLISH.
 	if h.need(needMessages) {
 		signPublish(cl, &pk)
 	}
@@ -144,8 +145,9 @@ func acknowledged(cl *mqtt.Client, pk *packets.Packet) bool {
 }
 
 // OnWillSent makes message_publish of a will, which the broker does not
-// publish like other messages. For a delayed will it runs in E.
+// publish like other messages.
 func (h *Hook) OnWillSent(cl *mqtt.Client, pk packets.Packet) {
+	// For a delayed will this is E.
 	if h.wants(kindPublish) && !h.lacksTopic(&pk) {
 		var ev event
 		ev.setPublish(h.extraWants()&^(wantPacketID|wantDup), cl, &pk) // no packet came
@@ -320,9 +322,10 @@ func isSubscribed(cl *mqtt.Client, filter string) bool {
 	return ok
 }
 
-// OnPacketSent sees each packet that was written to cl, in R or W; the
-// DISCONNECT of a takeover in R of the new connection.
+// OnPacketSent makes client_connect, client_connack and message_delivered, of what was
+// written to a client.
 func (h *Hook) OnPacketSent(cl *mqtt.Client, pk packets.Packet, _ []byte) {
+	// This is R or W; for the DISCONNECT of a takeover it is R of the new connection.
 	switch pk.FixedHeader.Type {
 	case packets.Publish:
 		if h.need(needMessages) {
@@ -335,9 +338,9 @@ func (h *Hook) OnPacketSent(cl *mqtt.Client, pk packets.Packet, _ []byte) {
 	}
 }
 
-// OnPacketRead sees each packet that cl sent, in R, before the broker checks
-// and handles it.
+// OnPacketRead makes message_acked, of the acknowledgements that a client sends.
 func (h *Hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	// This is R, before the broker checks and handles the packet.
 	switch pk.FixedHeader.Type {
 	case packets.Publish:
 		h.adopt(cl) // deliveries tell the publisher's name

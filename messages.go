@@ -210,8 +210,10 @@ func (h *Hook) sentUnseen(s *session, cl *mqtt.Client, id uint16) *message {
 	return s.remember(id, &m)
 }
 
-// OnQosDropped forgets a message that the broker gave up, in E or R.
+// OnQosDropped forgets a message that the broker gave up: no client will
+// acknowledge it.
 func (h *Hook) OnQosDropped(cl *mqtt.Client, pk packets.Packet) {
+	// This is E or R.
 	if cl.IsTakenOver() {
 		return // called for everything that the new connection takes along
 	}

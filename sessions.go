@@ -139,8 +139,9 @@ func (h *Hook) handOver(s *session, next *mqtt.Client, resumed bool) {
 	}
 }
 
-// OnSessionEstablished makes client_connected, in R.
+// OnSessionEstablished makes client_connected.
 func (h *Hook) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
+	// This is R.
 	s := h.sessions.lock(cl.ID)
 	defer h.sessions.unlock(s)
 	if s.cl.Load() == nil && !h.complete.Load() {
@@ -207,9 +208,10 @@ func (h *Hook) disconnectRead(cl *mqtt.Client, pk *packets.Packet) {
 }
 
 // OnDisconnect makes client_disconnected, and session_terminated if the
-// session ends with the connection. It runs in R; for sessions that a storage
-// hook restores in Serve's goroutine, without a connection and without events.
+// session ends with the connection.
 func (h *Hook) OnDisconnect(cl *mqtt.Client, err error, expire bool) {
+	// This is R; for sessions that a storage hook restores it is Serve's
+	// goroutine, without a connection and without events.
 	s := h.sessions.lock(cl.ID)
 	defer h.sessions.unlock(s)
 	cause := cl.StopCause()
@@ -329,8 +331,10 @@ func (h *Hook) giveUpConnack(s *session, cl *mqtt.Client) {
 	}
 }
 
-// OnClientExpired makes session_terminated, in E.
+// OnClientExpired makes session_terminated, of a session that was kept for as
+// long as it may be.
 func (h *Hook) OnClientExpired(cl *mqtt.Client) {
+	// This is E.
 	s := h.sessions.lock(cl.ID)
 	defer h.sessions.unlock(s)
 	current := s.cl.Load()
