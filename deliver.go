@@ -287,7 +287,7 @@ func (w *consumer) stop(drain time.Duration) {
 	select {
 	case <-closed:
 	case <-late:
-		w.endpoint.log.Warn("NATS too slow, stopped without waiting for it")
+		w.endpoint.log.Warn(tooSlow, "what", "NATS")
 	}
 }
 

@@ -19,6 +19,9 @@ const (
 	endGrace = 850 * time.Millisecond
 )
 
+// tooSlow is logged with what kept Stop waiting for longer.
+const tooSlow = "stopped without waiting for what is too slow"
+
 // An endpoint is a configured receiver at work: its queue, its workers and its
 // clock. It has nothing in common with other endpoints. It does not change: a
 // reload makes another one that goes on with the queue and the clock; see
@@ -182,12 +185,12 @@ func (e *endpoint) end(reason dropReason) {
 		if e.stream != nil && e.disk == nil {
 			what = "NATS"
 		}
-		e.log.Warn(what + " too slow, stopped without waiting for it")
+		e.log.Warn(tooSlow, "what", what)
 	}
 	switch s := e.queue.stats(); {
 	case e.disk == nil:
 		if n := e.queue.abandon(reason); n > 0 {
-			e.log.Warn("events dropped, "+causes[reason], "count", n)
+			e.log.Warn("events dropped", dropNames[reason], n)
 		}
 	case s.Waiting+s.InFlight > 0:
 		e.log.Info("events stay on disk", "count", s.Waiting+s.InFlight)
@@ -206,8 +209,8 @@ func (e *endpoint) remains() *endpoint {
 	return &endpoint{config: e.config, queue: q}
 }
 
-// causes says why events that were left when an endpoint ended were not
-// delivered.
+// causes are the errors in the dead letters of events that were left when an
+// endpoint ended.
 var causes = map[dropReason]string{
 	dropDisk:            "the disk did not take them before shutdown",
 	dropShutdown:        "not delivered at shutdown",
@@ -235,7 +238,7 @@ func (e *endpoint) closeFiles(reason dropReason) {
 		e.buryRest(reason)
 	}
 	if err := e.pool.letters.close(); err != nil {
-		e.log.Warn("dead letter file", "error", err)
+		e.log.Warn("dead letter file was not closed", "error", err)
 	}
 }
 
@@ -261,7 +264,7 @@ func (e *endpoint) endUnwritten() {
 		_ = e.pool.bury(lost, causes[dropDisk])
 	}
 	e.queue.finish(lost, r)
-	e.log.Warn(what+", "+causes[dropDisk], "count", len(lost), "error", err)
+	e.log.Warn(what, dropNames[dropDisk], len(lost), "error", err)
 }
 
 // buryRest writes dead letters for all events that wait.
@@ -277,6 +280,6 @@ func (e *endpoint) buryRest(reason dropReason) {
 		n += len(jobs)
 	}
 	if n > 0 {
-		e.log.Warn("events "+causes[reason]+", written as dead letters", "count", n)
+		e.log.Warn("events written as dead letters", dropNames[reason], n)
 	}
 }

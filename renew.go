@@ -151,7 +151,7 @@ func (e *endpoint) renew(old *endpoint) {
 func (e *endpoint) closeOld(old *endpoint) {
 	if letters := old.pool.letters; letters != nil && letters != e.pool.letters {
 		if err := letters.close(); err != nil {
-			e.log.Warn("dead letter file", "error", err)
+			e.log.Warn("dead letter file was not closed", "error", err)
 		}
 	}
 }

@@ -109,7 +109,7 @@ func connect(c stream.Config, options ...nats.Option) (*connection, error) {
 		nats.ClosedHandler(func(*nats.Conn) { own.news.end() }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			if own.quiet.due(err) {
-				c.Log.Warn("NATS", "error", own.withoutPath(err))
+				c.Log.Warn("NATS reported an error", "error", own.withoutPath(err))
 			}
 		}),
 	}, options...)
