@@ -106,7 +106,10 @@ func connect(c stream.Config, options ...nats.Option) (*connection, error) {
 		nats.ConnectHandler(own.connected),
 		nats.ReconnectHandler(own.connected),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { own.missed(err) }),
-		nats.ClosedHandler(func(*nats.Conn) { own.news.end() }),
+		nats.ClosedHandler(func(*nats.Conn) {
+			own.once.Do(func() { close(own.tried) })
+			own.news.end()
+		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			if own.quiet.due(err) {
 				c.Log.Warn("NATS reported an error", "error", own.withoutPath(err))
