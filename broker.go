@@ -22,7 +22,7 @@ type tracker struct {
 	complete atomic.Bool   // no connection is older than the tracking
 	sessions sessionTable
 	names    recentNames
-	late     sync.Map      // *mqtt.Client → lateMessages
+	late     sync.Map      // weak.Pointer[mqtt.Client] → lateMessages
 	leaving  sync.Map      // *mqtt.Client → []string: filters of an UNSUBSCRIBE that is being worked on
 	refused  atomic.Uint64 // connections refused so far: their lanes
 	seen     sync.Map      // weak.Pointer[mqtt.Client] → nil: connections since the tracking began, while not complete

@@ -77,22 +77,29 @@ func publishedAt(pk *packets.Packet) int64 {
 	return pk.Created + int64(pk.Connect.WillProperties.WillDelayInterval)
 }
 
-// lateMessages are those of a session that has ended, by packet id, that the client
-// has acknowledged although their OnPacketSent is yet to come.
+// lateMessages are those of a connection that another one has followed, or whose
+// session has ended, by packet id, that were reported although their OnPacketSent is
+// yet to come.
 type lateMessages map[uint16]*message
 
 // lateWait is how long that may take: W needs nothing but time on a processor.
 const lateWait = 10 * time.Second
 
-// keepLate keeps them from being reported once more.
-func (h *Hook) keepLate(s *session, cl *mqtt.Client) {
+// keepLate keeps them from being reported once more, when s.cl gives way: their
+// packet ids are other messages' from then on.
+func (h *Hook) keepLate(s *session) {
 	late := make(lateMessages)
 	for id, m := range s.messages {
 		if m.unsent {
 			late[id] = m
+			m.unsent = false
+			if m.done {
+				delete(s.messages, id)
+			}
 		}
 	}
 	if len(late) > 0 {
+		cl := weak.Make(s.cl.Load())
 		h.late.Store(cl, late)
 		time.AfterFunc(lateWait, func() { h.late.Delete(cl) })
 	}
@@ -100,7 +107,7 @@ func (h *Hook) keepLate(s *session, cl *mqtt.Client) {
 
 // isLate reports whether a message is one of those.
 func (h *Hook) isLate(cl *mqtt.Client, pk *packets.Packet) bool {
-	late, ok := h.late.Load(cl)
+	late, ok := h.late.Load(weak.Make(cl))
 	if !ok {
 		return false
 	}
@@ -127,7 +134,7 @@ func (h *Hook) messageSent(cl *mqtt.Client, pk *packets.Packet) {
 	}
 	m := newMessage(pk, s.topicOf(cl, pk), fromUser)
 	m.extra = messageExtra(h.extraWants(), pk)
-	if qos > 0 {
+	if qos > 0 && s.awaitsAck(cl) {
 		s.remember(pk.PacketID, &m)
 	}
 	if s.isEarly(cl) && len(s.early) < earlyMax {
@@ -145,6 +152,14 @@ func (s *session) remember(id uint16, m *message) *message {
 	kept := *m
 	s.messages[id] = &kept
 	return &kept
+}
+
+// awaitsAck reports whether s awaits the acknowledgement of what cl was sent. What
+// the connection before has written, and tells late, R of cl is about to send again
+// until it is connected. After that, and in another session, it has been sent again or
+// never will be, and its packet id is another message's.
+func (s *session) awaitsAck(cl *mqtt.Client) bool {
+	return s.cl.Load() == cl || s.resumed && s.state == sessionAccepted || s.isEarly(cl)
 }
 
 // isEarly reports whether cl has not been reported as connected but will be:

@@ -688,3 +688,114 @@ func TestLateSent(t *testing.T) {
 	h.OnPacketSent(cl, pk, nil)
 	wantLines(t, lines(got), `message_delivered a p->s qos1 "x"`, `message_acked a p->s qos1 "x"`, "session_terminated s tcp_closed")
 }
+
+// callConnack makes the callbacks of a connection, which has a session's messages in
+// flight if it resumes it, until the broker sends those.
+func callConnack(t *testing.T, h *Hook, user string, resumed bool, inFlight ...packets.Packet) *mqtt.Client {
+	ours, theirs := net.Pipe()
+	t.Cleanup(func() { ours.Close(); theirs.Close() })
+	cl := mqtt.New(&mqtt.Options{Logger: discardLogger()}).NewClient(ours, "tcp", "s", false)
+	cl.Properties.Username = []byte(user)
+	for _, pk := range inFlight {
+		cl.State.Inflight.Set(pk)
+	}
+	h.OnPacketSent(cl, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}, SessionPresent: resumed}, nil)
+	return cl
+}
+
+// callAck makes those of an acknowledgement.
+func callAck(h *Hook, cl *mqtt.Client, typ byte, id uint16) {
+	_, _ = h.OnPacketRead(cl, packets.Packet{FixedHeader: packets.FixedHeader{Type: typ}, PacketID: id})
+}
+
+// messageTo is a message with packet id 1.
+func messageTo(topic string) packets.Packet {
+	return packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1}, PacketID: 1, TopicName: topic, Origin: "p", Payload: []byte("x"), Created: 5}
+}
+
+// TestLateSentOfTheSessionBefore has W tell late what it has written to a client whose
+// session has ended: that is not the message of the next session, perhaps another
+// user's, that has the same packet id.
+func TestLateSentOfTheSessionBefore(t *testing.T) {
+	for name, late := range map[string]func(sentOld, sentNew, acked func()){
+		"after the other message": func(sentOld, sentNew, acked func()) { sentNew(); sentOld(); acked() },
+		"before it":               func(sentOld, sentNew, acked func()) { sentOld(); sentNew(); acked() },
+		"before both are late":    func(sentOld, sentNew, acked func()) { sentOld(); acked(); sentNew() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []event
+			h := Hook{observe: func(ev event) { got = append(got, ev) }}
+			h.watch(messageKinds)
+			h.OnStarted()
+			old := callConnack(t, &h, "old", false)
+			h.OnSessionEstablished(old, packets.Packet{})
+			callEnd(&h, old, true)
+			next := callConnack(t, &h, "new", false, messageTo("new"))
+			h.OnSessionEstablished(next, packets.Packet{})
+			late(
+				func() { h.OnPacketSent(old, messageTo("old"), nil) },
+				func() { h.OnPacketSent(next, next.State.Inflight.GetAll(false)[0], nil) },
+				func() { callAck(&h, next, packets.Puback, 1) })
+			all := lines(got)
+			slices.Sort(all)
+			wantLines(t, all, `message_acked new p->s/new qos1 "x"`, `message_delivered new p->s/new qos1 "x"`, `message_delivered old p->s/old qos1 "x"`)
+		})
+	}
+}
+
+// TestLateSentOfResumedSession has a message acknowledged, and its packet id given to
+// another one by the next connection, before W tells that it has written it.
+func TestLateSentOfResumedSession(t *testing.T) {
+	for qos := byte(1); qos <= 2; qos++ {
+		t.Run(fmt.Sprintf("qos%d", qos), func(t *testing.T) {
+			var got []event
+			h := Hook{observe: func(ev event) { got = append(got, ev) }}
+			h.watch(messageKinds)
+			h.OnStarted()
+			first, second := messageTo("first"), messageTo("second")
+			first.FixedHeader.Qos = qos
+			old := callConnack(t, &h, "", false, first)
+			h.OnSessionEstablished(old, packets.Packet{})
+			if qos == 1 {
+				callAck(&h, old, packets.Puback, 1)
+			} else {
+				callAck(&h, old, packets.Pubrec, 1)
+			}
+			callEnd(&h, old, false)
+			next := callConnack(t, &h, "", true, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pubrel}, PacketID: 1})
+			h.OnSessionEstablished(next, packets.Packet{})
+			if qos == 2 {
+				callAck(&h, next, packets.Pubcomp, 1)
+			}
+			h.OnPacketSent(next, second, nil)
+			h.OnPacketSent(old, first, nil)
+			callAck(&h, next, packets.Puback, 1)
+			wantLines(t, lines(got),
+				fmt.Sprintf(`message_delivered first p->s qos%d "x"`, qos), fmt.Sprintf(`message_acked first p->s qos%d "x"`, qos),
+				`message_delivered second p->s qos1 "x"`, `message_acked second p->s qos1 "x"`)
+			if n := h.messageCount("s"); n != 0 {
+				t.Errorf("%d messages remembered", n)
+			}
+		})
+	}
+}
+
+// TestLateSentWhileResuming has W of the connection before tell what it has written
+// before R of the next one sends it again.
+func TestLateSentWhileResuming(t *testing.T) {
+	var got []event
+	h := Hook{observe: func(ev event) { got = append(got, ev) }}
+	h.watch(messageKinds)
+	h.OnStarted()
+	old := callConnack(t, &h, "", false, messageTo("a"))
+	h.OnSessionEstablished(old, packets.Packet{})
+	pk, _ := old.State.Inflight.Get(1)
+	old.Stop(packets.ErrSessionTakenOver)
+	next := callConnack(t, &h, "", true, pk)
+	h.OnPacketSent(old, pk, nil)
+	pk.FixedHeader.Dup = true
+	h.OnPacketSent(next, pk, nil)
+	h.OnSessionEstablished(next, packets.Packet{})
+	callAck(&h, next, packets.Puback, 1)
+	wantLines(t, lines(got), `message_delivered a p->s qos1 "x"`, `message_acked a p->s qos1 "x"`)
+}

@@ -25,6 +25,7 @@ type session struct {
 	state sessionState
 
 	known      bool // the session was there before cl, or cl was reported as connected
+	resumed    bool // cl has the session from the connection before
 	persistent bool // the session outlives cl
 	bye        farewell
 
@@ -61,7 +62,7 @@ func (s *session) begin(cl *mqtt.Client, state sessionState) {
 	}
 	s.cl.Store(cl)
 	s.state, s.known = state, true
-	s.persistent, s.bye = true, farewell{}
+	s.resumed, s.persistent, s.bye = false, true, farewell{}
 	s.discarded, s.expired, s.closed, s.wait = false, false, 0, nil
 	s.connectedAt = 0
 }
@@ -91,12 +92,13 @@ func (h *Hook) connackSent(cl *mqtt.Client, code byte, resumed bool) {
 	if s.cl.Load() != cl && !isTakeover(cl.StopCause()) { // else yet another one has come already
 		resumed = resumed && !s.discarded // else it is a session of which nothing is known
 		h.handOver(s, cl, resumed)
+		h.keepLate(s)
 		known := s.known && s.state != sessionOver
 		if s.cl.Load() == nil {
 			known = !h.complete.Load()
 		}
 		s.begin(cl, sessionAccepted)
-		s.known, s.persistent = resumed && known, outlives(cl)
+		s.known, s.resumed, s.persistent = resumed && known, resumed, outlives(cl)
 		if !resumed {
 			s.messages, s.aliases, s.early = nil, [2]aliases{}, nil
 		}
@@ -134,7 +136,6 @@ func (h *Hook) handOver(s *session, next *mqtt.Client, resumed bool) {
 	}
 	if !resumed {
 		h.reportEarly(s)
-		h.keepLate(s, prev)
 		h.terminated(s, prev, end)
 	}
 }
@@ -397,7 +398,7 @@ func (h *Hook) forget(s *session) {
 	}
 	if h.need(needMessages) { // first, as userOf takes no lock
 		h.names.add(cl.ID, view(cl.Properties.Username))
-		h.keepLate(s, cl)
+		h.keepLate(s)
 	}
 	s.cl.Store(nil)
 }
