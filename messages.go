@@ -154,6 +154,25 @@ func (s *session) remember(id uint16, m *message) *message {
 	return &kept
 }
 
+// forgetLost forgets what the broker has not taken along to s.cl, its new connection,
+// and so does not send again. It gives away the packet ids of messages that it held
+// back as soon as it has sent them (see the Receive Maximum of MQTT 5, 3.3.4).
+func (s *session) forgetLost() {
+	for id := range s.messages {
+		if _, ok := inFlight(s.cl.Load(), id); !ok {
+			delete(s.messages, id)
+		}
+	}
+}
+
+// inFlight returns the packet with an id that the broker has in flight for cl.
+func inFlight(cl *mqtt.Client, id uint16) (pk packets.Packet, ok bool) {
+	if cl.State.Inflight == nil {
+		return pk, false
+	}
+	return cl.State.Inflight.Get(id)
+}
+
 // awaitsAck reports whether s awaits the acknowledgement of what cl was sent. What
 // the connection before has written, and tells late, R of cl is about to send again
 // until it is connected. After that, and in another session, it has been sent again or
@@ -211,10 +230,7 @@ func (h *Hook) ackRead(cl *mqtt.Client, pk *packets.Packet) {
 // sentUnseen finds a message that the client answers although OnPacketSent has
 // not been called for it: W has written it but got no further.
 func (h *Hook) sentUnseen(s *session, cl *mqtt.Client, id uint16) *message {
-	if cl.State.Inflight == nil {
-		return nil
-	}
-	pk, ok := cl.State.Inflight.Get(id)
+	pk, ok := inFlight(cl, id)
 	if !ok || pk.FixedHeader.Type != packets.Publish {
 		return nil
 	}

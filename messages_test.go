@@ -449,6 +449,7 @@ func TestResendFails(t *testing.T) {
 		ours, theirs := net.Pipe()
 		defer theirs.Close()
 		cl := server.NewClient(ours, "tcp", "s", false)
+		cl.State.Inflight.Set(pk)
 		h.OnPacketSent(cl, connack, nil)
 		h.OnPacketSent(cl, pk, nil)
 		cl.Stop(nil)
@@ -458,6 +459,7 @@ func TestResendFails(t *testing.T) {
 	defer ours.Close()
 	defer theirs.Close()
 	cl := server.NewClient(ours, "tcp", "s", false)
+	cl.State.Inflight.Set(pk)
 	h.OnPacketSent(cl, connack, nil)
 	h.OnPacketSent(cl, pk, nil)
 	h.OnSessionEstablished(cl, packets.Packet{})
@@ -798,4 +800,28 @@ func TestLateSentWhileResuming(t *testing.T) {
 	h.OnSessionEstablished(next, packets.Packet{})
 	callAck(&h, next, packets.Puback, 1)
 	wantLines(t, lines(got), `message_delivered a p->s qos1 "x"`, `message_acked a p->s qos1 "x"`)
+}
+
+// TestForgottenMessage has a broker that forgot a message, as it does with a receive
+// maximum, and gave its id to one of the next connection, whose acknowledgement comes
+// before its OnPacketSent.
+func TestForgottenMessage(t *testing.T) {
+	var got []event
+	h := Hook{observe: func(ev event) { got = append(got, ev) }}
+	h.watch(messageKinds)
+	h.OnStarted()
+	first := callConnack(t, &h, "", false)
+	h.OnSessionEstablished(first, packets.Packet{})
+	h.OnPacketSent(first, messageTo("forgotten"), nil)
+	callEnd(&h, first, false)
+	next := callConnack(t, &h, "", true)
+	h.OnSessionEstablished(next, packets.Packet{})
+	if n := h.messageCount("s"); n != 0 {
+		t.Errorf("%d messages remembered", n)
+	}
+	pk := messageTo("a")
+	next.State.Inflight.Set(pk)
+	callAck(&h, next, packets.Puback, 1)
+	h.OnPacketSent(next, pk, nil)
+	wantLines(t, lines(got), `message_delivered forgotten p->s qos1 "x"`, `message_delivered a p->s qos1 "x"`, `message_acked a p->s qos1 "x"`)
 }

@@ -99,7 +99,9 @@ func (h *Hook) connackSent(cl *mqtt.Client, code byte, resumed bool) {
 		}
 		s.begin(cl, sessionAccepted)
 		s.known, s.resumed, s.persistent = resumed && known, resumed, outlives(cl)
-		if !resumed {
+		if resumed {
+			s.forgetLost()
+		} else {
 			s.messages, s.aliases, s.early = nil, [2]aliases{}, nil
 		}
 	}
