@@ -24,11 +24,22 @@ type message struct {
 
 	extra *extra // nil for none
 
-	// The client may answer before the goroutine that wrote the message
-	// gets to report it.
-	unsent bool // OnPacketSent is yet to come
-	done   bool // acknowledged, kept for that OnPacketSent only
+	done   bool // acknowledged, kept for what it awaits only
+	awaits awaits
 }
+
+// awaits is what may come of a message that has been reported, and is no other one.
+type awaits uint8
+
+const (
+	// The client may answer before the goroutine that wrote the message gets to
+	// report it.
+	awaitSent awaits = 1 << iota
+
+	// What is published while a session resumes is sent by R, with all that is in
+	// flight, and once more by W, in whose queue it is, too.
+	awaitQueued
+)
 
 // An earlyMessage was delivered before its connection was reported.
 type earlyMessage struct {
@@ -82,7 +93,8 @@ func publishedAt(pk *packets.Packet) int64 {
 // yet to come.
 type lateMessages map[uint16]*message
 
-// lateWait is how long that may take: W needs nothing but time on a processor.
+// lateWait is how long that may take: W needs nothing but time on a processor, and a
+// client that reads.
 const lateWait = 10 * time.Second
 
 // keepLate keeps them from being reported once more, when s.cl gives way: their
@@ -90,12 +102,9 @@ const lateWait = 10 * time.Second
 func (h *Hook) keepLate(s *session) {
 	late := make(lateMessages)
 	for id, m := range s.messages {
-		if m.unsent {
+		if m.awaits != 0 {
 			late[id] = m
-			m.unsent = false
-			if m.done {
-				delete(s.messages, id)
-			}
+			s.settle(id, awaitSent|awaitQueued)
 		}
 	}
 	if len(late) > 0 {
@@ -126,15 +135,16 @@ func (h *Hook) messageSent(cl *mqtt.Client, pk *packets.Packet) {
 		return
 	}
 	if m := s.messages[pk.PacketID]; qos > 0 && m != nil && m.is(pk) {
-		m.unsent = false
-		if m.done {
-			delete(s.messages, pk.PacketID)
-		}
+		s.settle(pk.PacketID, awaitSent|awaitQueued)
 		return
 	}
 	m := newMessage(pk, s.topicOf(cl, pk), fromUser)
 	m.extra = messageExtra(h.extraWants(), pk)
 	if qos > 0 && s.awaitsAck(cl) {
+		if pk.FixedHeader.Dup {
+			m.awaits = awaitQueued
+			h.limitQueued(s)
+		}
 		s.remember(pk.PacketID, &m)
 	}
 	if s.isEarly(cl) && len(s.early) < earlyMax {
@@ -152,6 +162,23 @@ func (s *session) remember(id uint16, m *message) *message {
 	kept := *m
 	s.messages[id] = &kept
 	return &kept
+}
+
+// limitQueued ends the wait for what W may have in its queue, too, lateWait after the
+// last that R has sent.
+func (h *Hook) limitQueued(s *session) {
+	if s.queued != nil {
+		s.queued.Reset(lateWait)
+		return
+	}
+	id := s.id
+	s.queued = time.AfterFunc(lateWait, func() {
+		s := h.sessions.lock(id)
+		defer h.sessions.unlock(s)
+		for id := range s.messages {
+			s.settle(id, awaitQueued)
+		}
+	})
 }
 
 // forgetLost forgets what the broker has not taken along to s.cl, its new connection,
@@ -204,7 +231,7 @@ func (h *Hook) ackRead(cl *mqtt.Client, pk *packets.Packet) {
 		return // taken over: what it has not acknowledged is sent again
 	}
 	m := s.messages[pk.PacketID]
-	if m == nil && pk.FixedHeader.Type != packets.Pubcomp {
+	if pk.FixedHeader.Type != packets.Pubcomp && (m == nil || m.done) {
 		m = h.sentUnseen(s, cl, pk.PacketID)
 	}
 	if m == nil || m.done {
@@ -228,15 +255,17 @@ func (h *Hook) ackRead(cl *mqtt.Client, pk *packets.Packet) {
 }
 
 // sentUnseen finds a message that the client answers although OnPacketSent has
-// not been called for it: W has written it but got no further.
+// not been called for it: W has written it but got no further. It may have the packet
+// id of one that is done.
 func (h *Hook) sentUnseen(s *session, cl *mqtt.Client, id uint16) *message {
 	pk, ok := inFlight(cl, id)
-	if !ok || pk.FixedHeader.Type != packets.Publish {
-		return nil
+	known := s.messages[id]
+	if !ok || pk.FixedHeader.Type != packets.Publish || known != nil && known.is(&pk) {
+		return known
 	}
 	m := newMessage(&pk, s.topicOf(cl, &pk), h.publisherOf(&pk))
 	m.extra = messageExtra(h.extraWants(), &pk)
-	m.unsent = true
+	m.awaits = awaitSent
 	h.delivered(cl, &m)
 	return s.remember(id, &m)
 }
@@ -255,12 +284,23 @@ func (h *Hook) OnQosDropped(cl *mqtt.Client, pk packets.Packet) {
 	}
 }
 
-// forgetMessage forgets a message that is over, unless its OnPacketSent is yet
-// to come, which would take it for a new one.
+// forgetMessage forgets a message that is over, unless it awaits something, which
+// would be taken for that of a new one.
 func (s *session) forgetMessage(id uint16) {
-	if m := s.messages[id]; m != nil && m.unsent {
+	if m := s.messages[id]; m != nil {
 		m.done = true
-	} else {
+		s.settle(id, 0)
+	}
+}
+
+// settle ends the wait of a message for what has come.
+func (s *session) settle(id uint16, what awaits) {
+	m := s.messages[id]
+	if m == nil {
+		return
+	}
+	m.awaits &^= what
+	if m.done && m.awaits == 0 {
 		delete(s.messages, id)
 	}
 }

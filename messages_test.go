@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
@@ -824,4 +825,63 @@ func TestForgottenMessage(t *testing.T) {
 	callAck(&h, next, packets.Puback, 1)
 	h.OnPacketSent(next, pk, nil)
 	wantLines(t, lines(got), `message_delivered forgotten p->s qos1 "x"`, `message_delivered a p->s qos1 "x"`, `message_acked a p->s qos1 "x"`)
+}
+
+// TestPublishedWhileResuming has R send a message again that W has in its queue, too,
+// as it does with what is published while a session resumes: it is one message.
+func TestPublishedWhileResuming(t *testing.T) {
+	const delivered, acked = `message_delivered a p->s qos1 "x"`, `message_acked a p->s qos1 "x"`
+	for name, c := range map[string]struct {
+		do   func(t *testing.T, h *Hook, cl *mqtt.Client, queued packets.Packet)
+		want []string
+	}{
+		"sent after the acknowledgement": {func(_ *testing.T, h *Hook, cl *mqtt.Client, queued packets.Packet) {
+			h.OnPacketSent(cl, queued, nil)
+			callAck(h, cl, packets.Puback, 1)
+		}, nil},
+		"sent after the end of the session": {func(_ *testing.T, h *Hook, cl *mqtt.Client, queued packets.Packet) {
+			callEnd(h, cl, true)
+			h.OnPacketSent(cl, queued, nil)
+		}, nil},
+		"sent after the next connection": {func(t *testing.T, h *Hook, cl *mqtt.Client, queued packets.Packet) {
+			callEnd(h, cl, false)
+			callConnack(t, h, "", true)
+			h.OnPacketSent(cl, queued, nil)
+		}, nil},
+		"not sent": {func(_ *testing.T, h *Hook, _ *mqtt.Client, _ packets.Packet) {
+			if n := h.messageCount("s"); n != 1 {
+				t.Errorf("%d messages remembered", n)
+			}
+			time.Sleep(lateWait)
+			synctest.Wait()
+		}, nil},
+		"not sent, and its packet id is another message's": {func(_ *testing.T, h *Hook, cl *mqtt.Client, _ packets.Packet) {
+			other := messageTo("b")
+			cl.State.Inflight.Set(other)
+			callAck(h, cl, packets.Puback, 1)
+			h.OnPacketSent(cl, other, nil)
+		}, []string{`message_delivered b p->s qos1 "x"`, `message_acked b p->s qos1 "x"`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var got []event
+				h := Hook{observe: func(ev event) { got = append(got, ev) }}
+				h.watch(messageKinds)
+				h.OnStarted()
+				queued := messageTo("a")
+				cl := callConnack(t, &h, "", true, queued)
+				again := queued
+				again.FixedHeader.Dup = true
+				h.OnPacketSent(cl, again, nil)
+				h.OnSessionEstablished(cl, packets.Packet{})
+				callAck(&h, cl, packets.Puback, 1)
+				cl.State.Inflight.Delete(1)
+				c.do(t, &h, cl, queued)
+				wantLines(t, lines(got), append([]string{delivered, acked}, c.want...)...)
+				if n := h.messageCount("s"); n != 0 {
+					t.Errorf("%d messages remembered", n)
+				}
+			})
+		})
+	}
 }
