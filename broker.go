@@ -88,7 +88,7 @@ func (h *Hook) Provides(b byte) bool {
 		return h.need(needConnack | needSessions)
 	case mqtt.OnStarted, mqtt.OnPacketRead, mqtt.OnSessionEstablished, mqtt.OnDisconnect, mqtt.OnClientExpired:
 		return h.need(needSessions)
-	case mqtt.OnQosPublish, mqtt.OnQosDropped:
+	case mqtt.OnQosPublish, mqtt.OnQosComplete, mqtt.OnQosDropped:
 		return h.need(needMessages)
 	case mqtt.OnSubscribe:
 		return h.need(needSubscribe | needSubscribed)

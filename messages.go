@@ -39,6 +39,10 @@ const (
 	// What is published while a session resumes is sent by R, with all that is in
 	// flight, and once more by W, in whose queue it is, too.
 	awaitQueued
+
+	// A takeover may have what is in flight sent again although it has been
+	// acknowledged, until the broker has worked on that.
+	awaitBroker
 )
 
 // An earlyMessage was delivered before its connection was reported.
@@ -102,7 +106,7 @@ const lateWait = 10 * time.Second
 func (h *Hook) keepLate(s *session) {
 	late := make(lateMessages)
 	for id, m := range s.messages {
-		if m.awaits != 0 {
+		if m.awaits&(awaitSent|awaitQueued) != 0 {
 			late[id] = m
 			s.settle(id, awaitSent|awaitQueued)
 		}
@@ -185,19 +189,12 @@ func (h *Hook) limitQueued(s *session) {
 // and so does not send again. It gives away the packet ids of messages that it held
 // back as soon as it has sent them (see the Receive Maximum of MQTT 5, 3.3.4).
 func (s *session) forgetLost() {
+	inFlight := s.cl.Load().State.Inflight
 	for id := range s.messages {
-		if _, ok := inFlight(s.cl.Load(), id); !ok {
+		if _, ok := inFlight.Get(id); !ok {
 			delete(s.messages, id)
 		}
 	}
-}
-
-// inFlight returns the packet with an id that the broker has in flight for cl.
-func inFlight(cl *mqtt.Client, id uint16) (pk packets.Packet, ok bool) {
-	if cl.State.Inflight == nil {
-		return pk, false
-	}
-	return cl.State.Inflight.Get(id)
 }
 
 // awaitsAck reports whether s awaits the acknowledgement of what cl was sent. What
@@ -230,10 +227,7 @@ func (h *Hook) ackRead(cl *mqtt.Client, pk *packets.Packet) {
 	if s.cl.Load() != cl {
 		return // taken over: what it has not acknowledged is sent again
 	}
-	m := s.messages[pk.PacketID]
-	if pk.FixedHeader.Type != packets.Pubcomp && (m == nil || m.done) {
-		m = h.sentUnseen(s, cl, pk.PacketID)
-	}
+	m, unfinished := h.answered(s, cl, pk.PacketID)
 	if m == nil || m.done {
 		return
 	}
@@ -251,23 +245,47 @@ func (h *Hook) ackRead(cl *mqtt.Client, pk *packets.Packet) {
 			h.acked(cl, m, pk.ReasonCode)
 		}
 	}
-	s.forgetMessage(pk.PacketID)
+	m.done = true
+	if unfinished {
+		m.awaits |= awaitBroker
+	}
+	s.settle(pk.PacketID, 0)
 }
 
-// sentUnseen finds a message that the client answers although OnPacketSent has
-// not been called for it: W has written it but got no further. It may have the packet
-// id of one that is done.
-func (h *Hook) sentUnseen(s *session, cl *mqtt.Client, id uint16) *message {
-	pk, ok := inFlight(cl, id)
-	known := s.messages[id]
-	if !ok || pk.FixedHeader.Type != packets.Publish || known != nil && known.is(&pk) {
-		return known
+// OnQosComplete ends the wait for the broker, in R. If the connection is closed, then
+// another one may have taken along what was in flight before.
+func (h *Hook) OnQosComplete(cl *mqtt.Client, pk packets.Packet) {
+	if pk.Created != 0 || pk.FixedHeader.Type == packets.Pubrel || cl.Closed() {
+		return // those are about what cl has published
 	}
-	m := newMessage(&pk, s.topicOf(cl, &pk), h.publisherOf(&pk))
-	m.extra = messageExtra(h.extraWants(), &pk)
-	m.awaits = awaitSent
-	h.delivered(cl, &m)
-	return s.remember(id, &m)
+	s := h.sessions.lock(cl.ID)
+	defer h.sessions.unlock(s)
+	if s.cl.Load() == cl {
+		s.settle(pk.PacketID, awaitBroker)
+	}
+}
+
+// answered returns the message that a client answers, and whether the broker has it in
+// flight; not if it has a PUBREL instead, which is what a takeover sends then. If
+// OnPacketSent has not been called for it, because W has written it but got no further,
+// it makes message_delivered.
+func (h *Hook) answered(s *session, cl *mqtt.Client, id uint16) (m *message, unfinished bool) {
+	m = s.messages[id]
+	if cl.State.Inflight == nil {
+		return m, false
+	}
+	pk, ok := cl.State.Inflight.Get(id)
+	if !ok || pk.FixedHeader.Type != packets.Publish {
+		return m, false
+	}
+	if m == nil || m.done && !m.is(&pk) {
+		unseen := newMessage(&pk, s.topicOf(cl, &pk), h.publisherOf(&pk))
+		unseen.extra = messageExtra(h.extraWants(), &pk)
+		unseen.awaits = awaitSent
+		h.delivered(cl, &unseen)
+		m = s.remember(id, &unseen)
+	}
+	return m, true
 }
 
 // OnQosDropped forgets a message that the broker gave up: no client will
@@ -279,21 +297,14 @@ func (h *Hook) OnQosDropped(cl *mqtt.Client, pk packets.Packet) {
 	}
 	s := h.sessions.lock(cl.ID)
 	defer h.sessions.unlock(s)
-	if s.cl.Load() == cl {
-		s.forgetMessage(pk.PacketID)
-	}
-}
-
-// forgetMessage forgets a message that is over, unless it awaits something, which
-// would be taken for that of a new one.
-func (s *session) forgetMessage(id uint16) {
-	if m := s.messages[id]; m != nil {
+	if m := s.messages[pk.PacketID]; m != nil && s.cl.Load() == cl {
 		m.done = true
-		s.settle(id, 0)
+		s.settle(pk.PacketID, awaitBroker)
 	}
 }
 
-// settle ends the wait of a message for what has come.
+// settle ends the wait of a message for what has come. It is forgotten when it is done
+// and nothing of it may come that would be taken for that of a new one.
 func (s *session) settle(id uint16, what awaits) {
 	m := s.messages[id]
 	if m == nil {

@@ -415,16 +415,12 @@ func TestAckOvertakesOnPacketSent(t *testing.T) {
 			h.OnSessionEstablished(cl, packets.Packet{})
 			pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: qos}, PacketID: 1, TopicName: "a",
 				Origin: "p", Payload: []byte("x"), Created: 5}
-			read := func(typ byte) {
-				_, _ = h.OnPacketRead(cl, packets.Packet{FixedHeader: packets.FixedHeader{Type: typ}, PacketID: 1})
-			}
 			cl.State.Inflight.Set(pk)
 			if qos == 1 {
-				read(packets.Puback)
+				callAck(&h, cl, packets.Puback, 1)
 			} else {
-				read(packets.Pubrec)
-				cl.State.Inflight.Delete(1)
-				read(packets.Pubcomp)
+				callAck(&h, cl, packets.Pubrec, 1)
+				callAck(&h, cl, packets.Pubcomp, 1)
 			}
 			h.OnPacketSent(cl, pk, nil)
 			wantLines(t, lines(got), fmt.Sprintf(`message_delivered a p->s qos%d "x"`, qos), fmt.Sprintf(`message_acked a p->s qos%d "x"`, qos))
@@ -706,9 +702,13 @@ func callConnack(t *testing.T, h *Hook, user string, resumed bool, inFlight ...p
 	return cl
 }
 
-// callAck makes those of an acknowledgement.
+// callAck makes those of an acknowledgement, which takes the message out of flight.
 func callAck(h *Hook, cl *mqtt.Client, typ byte, id uint16) {
-	_, _ = h.OnPacketRead(cl, packets.Packet{FixedHeader: packets.FixedHeader{Type: typ}, PacketID: id})
+	ack := packets.Packet{FixedHeader: packets.FixedHeader{Type: typ}, PacketID: id}
+	_, _ = h.OnPacketRead(cl, ack)
+	if cl.State.Inflight.Delete(id) && typ != packets.Pubrec {
+		h.OnQosComplete(cl, ack)
+	}
 }
 
 // messageTo is a message with packet id 1.
@@ -733,11 +733,12 @@ func TestLateSentOfTheSessionBefore(t *testing.T) {
 			old := callConnack(t, &h, "old", false)
 			h.OnSessionEstablished(old, packets.Packet{})
 			callEnd(&h, old, true)
-			next := callConnack(t, &h, "new", false, messageTo("new"))
+			pk := messageTo("new")
+			next := callConnack(t, &h, "new", false, pk)
 			h.OnSessionEstablished(next, packets.Packet{})
 			late(
 				func() { h.OnPacketSent(old, messageTo("old"), nil) },
-				func() { h.OnPacketSent(next, next.State.Inflight.GetAll(false)[0], nil) },
+				func() { h.OnPacketSent(next, pk, nil) },
 				func() { callAck(&h, next, packets.Puback, 1) })
 			all := lines(got)
 			slices.Sort(all)
@@ -875,13 +876,65 @@ func TestPublishedWhileResuming(t *testing.T) {
 				h.OnPacketSent(cl, again, nil)
 				h.OnSessionEstablished(cl, packets.Packet{})
 				callAck(&h, cl, packets.Puback, 1)
-				cl.State.Inflight.Delete(1)
 				c.do(t, &h, cl, queued)
 				wantLines(t, lines(got), append([]string{delivered, acked}, c.want...)...)
 				if n := h.messageCount("s"); n != 0 {
 					t.Errorf("%d messages remembered", n)
 				}
 			})
+		})
+	}
+}
+
+// TestAckMeetsTakeover has a connection taken over between the hook's sight of an
+// acknowledgement and the broker's, which may send the message again then.
+func TestAckMeetsTakeover(t *testing.T) {
+	puback := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, PacketID: 1}
+	refusal := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pubrec}, PacketID: 1, ReasonCode: 0x80}
+	for name, c := range map[string]struct {
+		qos   byte
+		ack   packets.Packet
+		along bool // with the message in flight
+		want  []string
+	}{
+		"PUBACK":                  {1, puback, true, []string{`message_delivered a p->s qos1 "x"`, `message_acked a p->s qos1 "x"`}},
+		"PUBACK, not sent again":  {1, puback, false, []string{`message_delivered a p->s qos1 "x"`, `message_acked a p->s qos1 "x"`}},
+		"PUBREC that refuses":     {2, refusal, true, []string{`message_delivered a p->s qos2 "x"`}},
+		"refusal, not sent again": {2, refusal, false, []string{`message_delivered a p->s qos2 "x"`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []event
+			h := Hook{observe: func(ev event) { got = append(got, ev) }}
+			h.watch(messageKinds)
+			h.OnStarted()
+			pk := messageTo("a")
+			pk.FixedHeader.Qos = c.qos
+			old := callConnack(t, &h, "", false, pk)
+			h.OnSessionEstablished(old, packets.Packet{})
+			h.OnPacketSent(old, pk, nil)
+			_, _ = h.OnPacketRead(old, c.ack)
+			old.Stop(packets.ErrSessionTakenOver)
+			if c.qos == 1 { // OnQosDropped does nothing then
+				h.OnQosComplete(old, c.ack)
+			}
+			if c.along {
+				next := callConnack(t, &h, "", true, pk)
+				pk.FixedHeader.Dup = true
+				h.OnPacketSent(next, pk, nil)
+				h.OnSessionEstablished(next, packets.Packet{})
+				_, _ = h.OnPacketRead(next, c.ack)
+				if c.qos == 1 {
+					h.OnQosComplete(next, c.ack)
+				} else {
+					h.OnQosDropped(next, c.ack)
+				}
+			} else {
+				callConnack(t, &h, "", true)
+			}
+			wantLines(t, lines(got), c.want...)
+			if n := h.messageCount("s"); n != 0 {
+				t.Errorf("%d messages remembered", n)
+			}
 		})
 	}
 }
