@@ -3,6 +3,7 @@ package webhook
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -54,6 +55,62 @@ func TestBlockWakesAllThatFit(t *testing.T) {
 
 // TestBlockComesInInOrder has a publish that needs much room wait before those
 // that need little: it keeps its place until its time is over.
+// TestBlockWaitsForAllAtOnce has publishes wait for an endpoint that is down: another
+// one, which keeps up with them now and then, loses nothing by that, and has the
+// events of a client in their order.
+func TestBlockWaitsForAllAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		got := make(map[string][]string) // by client
+		transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Host == "down" {
+				return respond(503, http.NoBody, nil), nil
+			}
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				t.Error(err)
+			}
+			time.Sleep(10 * time.Millisecond)
+			mu.Lock()
+			defer mu.Unlock()
+			client, n, _ := strings.Cut(payloadOf(body), " ")
+			got[client] = append(got[client], n)
+			return respond(200, http.NoBody, nil), nil
+		})
+		full := Queue{Capacity: 5, Overflow: Block, BlockTimeout: time.Second}
+		var c Config
+		for _, name := range []string{"down", "well"} {
+			c.Endpoints = append(c.Endpoints, Endpoint{Name: name, URL: "http://" + name, PoolSize: 1, Events: rulesFor(OnMessagePublish), Queue: full})
+		}
+		h := new(Hook)
+		if err := h.Init(&Options{Config: &c, Transport: transport, DrainTimeout: 5 * time.Second}); err != nil {
+			t.Fatal(err)
+		}
+		const clients, events = 20, 20
+		var want []string
+		for i := range events {
+			want = append(want, fmt.Sprint(i))
+		}
+		var wg sync.WaitGroup
+		for i := range clients {
+			wg.Go(func() {
+				cl := &mqtt.Client{ID: fmt.Sprint(i)}
+				for _, n := range want {
+					h.OnPublished(cl, packets.Packet{TopicName: "t", Payload: []byte(cl.ID + " " + n)})
+					time.Sleep(300 * time.Millisecond)
+				}
+			})
+		}
+		wg.Wait()
+		_ = h.Stop()
+		for i := range clients {
+			if s := got[fmt.Sprint(i)]; !slices.Equal(s, want) {
+				t.Errorf("client %d: got %q", i, s)
+			}
+		}
+	})
+}
+
 // TestBlockIsNotOvertaken checks that a publish which there would be room for stays
 // behind one that waits, which may be of the same client.
 func TestBlockIsNotOvertaken(t *testing.T) {

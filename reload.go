@@ -97,6 +97,7 @@ func (h *Hook) reportReload(err error) {
 // A reload is one on its way from the old configuration to the new one.
 type reload struct {
 	hook     *Hook
+	wanted   map[string]bool // keys of the new configuration
 	active   *active
 	added    []*endpoint
 	changed  []change
@@ -110,9 +111,12 @@ type change struct{ old, next *endpoint }
 // plan prepares all that can fail. Nothing is different until commit, but that
 // endpoints which had been removed and are wanted again have not ended.
 func (h *Hook) plan(cfg *Config) *reload {
-	r := &reload{hook: h}
+	r := &reload{hook: h, wanted: make(map[string]bool)}
+	for i := range cfg.Endpoints {
+		r.wanted[cfg.Endpoints[i].key()] = true
+	}
 	current := h.active.Load().all()
-	goesOn := pair(cfg.Endpoints, current, h.departureOf)
+	goesOn := pair(cfg.Endpoints, current, r.departing)
 	r.active = newActive(cfg, func(c *Endpoint) (*endpoint, error) {
 		old := goesOn[c.Name]
 		if old == nil {
@@ -182,10 +186,27 @@ func pair(wanted []Endpoint, current []*endpoint, departing func(key string, pla
 	return pairs
 }
 
+// departing returns what departs under a key, or else a rule in the same place, if that
+// is not 0 and no other one is to be what it was.
+func (r *reload) departing(key string, place uint64) *departure {
+	if d := r.hook.departureOf(key); d != nil || place == 0 {
+		return d
+	}
+	h := r.hook
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for key, d := range h.departures {
+		if d.endpoint.config.known.place == place && d.state.Load() == departing && !r.wanted[key] {
+			return d
+		}
+	}
+	return nil
+}
+
 // recall keeps a removed endpoint from ending, if there is still time.
 // Otherwise it waits until it has ended: the files may be the same.
 func (r *reload) recall(c *Endpoint) *endpoint {
-	d := r.hook.departureOf(c.key(), c.known.place)
+	d := r.departing(c.key(), c.known.place)
 	if d == nil || !d.recall() {
 		return nil
 	}
@@ -300,20 +321,10 @@ func (d *departure) stop(drain time.Duration) {
 	}
 }
 
-// departureOf returns what departs under a key, or else a rule in the same place, if
-// that is not 0.
-func (h *Hook) departureOf(key string, place uint64) *departure {
+func (h *Hook) departureOf(key string) *departure {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if d := h.departures[key]; d != nil || place == 0 {
-		return d
-	}
-	for _, d := range h.departures {
-		if d.endpoint.config.known.place == place && d.state.Load() == departing {
-			return d
-		}
-	}
-	return nil
+	return h.departures[key]
 }
 
 // install makes a the configuration that the callbacks see.

@@ -456,7 +456,7 @@ func TestReloadRemoves(t *testing.T) {
 			h.emit(publishOf(fmt.Sprint("c", i), "x"))
 		}
 		mustReload(t, h, &Config{Endpoints: []Endpoint{endpoint("a", bad)}})
-		<-h.departureOf("b", 0).ended
+		<-h.departureOf("b").ended
 		// Events in flight are not waited for where a worker gets no time.
 		awaitTrue(t, "all are dropped", func() bool { return h.Stats().Endpoints["b"].Dropped["endpoint_removed"] == 50 })
 		checkSum(t, h.Stats().Endpoints["b"])
@@ -484,7 +484,7 @@ func TestReloadRemoves(t *testing.T) {
 		h := runHook(t, &Options{Config: &Config{Endpoints: []Endpoint{endpoint("a", bad), b}}, DrainTimeout: -1})
 		h.emit(publishOf("c", "x"))
 		mustReload(t, h, &Config{Endpoints: []Endpoint{endpoint("a", bad)}})
-		<-h.departureOf("b", 0).ended
+		<-h.departureOf("b").ended
 		awaitTrue(t, "the event has ended", func() bool { s := h.Stats().Endpoints["b"]; return s.Waiting+s.InFlight == 0 })
 		text, err := os.ReadFile(file)
 		if s := h.Stats().Endpoints["b"]; err != nil || s.Dead != 1 || bytes.Count(text, []byte("\n")) != 1 {
@@ -532,7 +532,7 @@ func TestReloadRemoves(t *testing.T) {
 			h.emit(publishOf("c", fmt.Sprint(i)))
 		}
 		mustReload(t, h, allPublishes(good, nil))
-		<-h.departureOf("b", 0).ended
+		<-h.departureOf("b").ended
 		awaitTrue(t, "all wait", func() bool { return h.Stats().Endpoints["b"].Waiting == 5 })
 		if s := h.Stats().Endpoints["b"]; len(s.Dropped) > 0 {
 			t.Errorf("removed: stats %+v", s)
@@ -574,7 +574,7 @@ func TestReloadEndsTheProbes(t *testing.T) {
 				return s.Breaker == "open" && s.OldestWaitingMS > 0
 			})
 			mustReload(t, h, allPublishes(bad, func(e *Endpoint) { failing(e); test.change(e) }))
-			if d := h.departureOf("failing", 0); d != nil {
+			if d := h.departureOf("failing"); d != nil {
 				<-d.ended
 			}
 			want := "open"
@@ -845,11 +845,12 @@ func TestReloadMovesRulesOfOneURL(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name string
-		then []string
+		then [][]string
 	}{
-		{"first removed", []string{"b"}},
-		{"swapped", []string{"b", "a"}},
-		{"one put between", []string{"a", "c", "b"}},
+		{"first removed", [][]string{{"b"}}},
+		{"swapped", [][]string{{"b", "a"}}},
+		{"one put between", [][]string{{"a", "c", "b"}}},
+		{"back behind another one", [][]string{{}, {"c", "a", "b"}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -881,7 +882,10 @@ func TestReloadMovesRulesOfOneURL(t *testing.T) {
 				publish("b", "b1")
 				publish("b", "b2")
 				time.Sleep(time.Second)
-				mustReload(t, h, config(tt.then...))
+				for _, rules := range tt.then {
+					mustReload(t, h, config(rules...))
+					time.Sleep(time.Second)
+				}
 				publish("b", "b3")
 				time.Sleep(time.Second)
 				mu.Lock()
@@ -946,7 +950,7 @@ func TestRemovedEndpointsAreSmall(t *testing.T) {
 		got.payloads, got.ids = nil, make(map[string]int)
 		got.mu.Unlock()
 		if i > 0 {
-			<-h.departureOf(fmt.Sprint("customer-", i-1), 0).ended
+			<-h.departureOf(fmt.Sprint("customer-", i-1)).ended
 		}
 		runtime.GC()
 		runtime.GC()

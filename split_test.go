@@ -199,7 +199,7 @@ func TestSplitIsAnEndpoint(t *testing.T) {
 	withoutURL := cfg(false)
 	withoutURL.Endpoints[0].Events[0].URL, withoutURL.Endpoints[0].Events[0].Name = "", ""
 	mustReload(t, h, withoutURL)
-	if h.departureOf("slow", 0) == nil {
+	if h.departureOf("slow") == nil {
 		t.Error("the rule's endpoint has not left with its url")
 	}
 }

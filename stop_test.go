@@ -76,7 +76,7 @@ func TestStopTellsAllDrops(t *testing.T) {
 		"endpoint_removed": func(t *testing.T, h *Hook) {
 			another := Endpoint{Name: "another", URL: "http://127.0.0.1:1/"}
 			mustReload(t, h, &Config{Endpoints: []Endpoint{another}})
-			<-h.departureOf("default", 0).ended
+			<-h.departureOf("default").ended
 			t.Cleanup(func() { _ = h.Stop() })
 		},
 	} {

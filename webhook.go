@@ -225,8 +225,7 @@ func (h *Hook) emit(ev *event) {
 
 // emitPublish is emit for a message of a client, which waits for room if an
 // endpoint's queue is full and configured so, unless it is the program's own. For
-// no endpoint it waits longer than that one's block timeout after it began to wait
-// for the first. Most messages of a broker may interest nobody, so no event is
+// no endpoint it waits longer than that one's block timeout. Most messages of a broker may interest nobody, so no event is
 // built before a rule has matched.
 //
 // It is called at two stages of a network client's message. Before the broker
@@ -289,13 +288,35 @@ func (h *Hook) publish(a *active, ev *event, hits []hit, wait bool, at publishSt
 		offer(hit)
 	}
 	own.waits = true
-	for _, hit := range later { // when nobody else waits for it
-		offer(hit)
+	switch len(later) {
+	case 0:
+	case 1:
+		offer(later[0])
+	default:
+		own.begin()
+		recorded = append(recorded, waitForAll(a, ev, later, at, own.since)...)
 	}
 	own.turn.end()
 	for _, r := range recorded {
 		r.endpoint.awaitSync(r.ref, own.since)
 	}
+}
+
+// waitForAll offers an event to endpoints that are all full, at the same time: in the
+// queue of each it waits behind those that wait there already, and for no other.
+func waitForAll(a *active, ev *event, hits []hit, at publishStage, since time.Time) []record {
+	all := make([]record, len(hits))
+	var wg sync.WaitGroup
+	for i, hit := range hits {
+		e, own := a.endpoints[hit.endpoint], *ev
+		wg.Go(func() {
+			if ref, is := e.offer(&own, hit.rule, a, &patience{waits: true, since: since}); is == taken && at == beforeAck {
+				all[i] = record{e, ref}
+			}
+		})
+	}
+	wg.Wait()
+	return slices.DeleteFunc(all, func(r record) bool { return r.endpoint == nil })
 }
 
 // A publishStage says which endpoints emitPublish is for.

@@ -34,9 +34,15 @@ type ackConn struct {
 }
 
 // Read writes the acknowledgements that wait, and reads. An error in writing is
-// one that reading meets, too.
+// one that reading meets, too. Who is writing takes them along, and may have to wait
+// for a client that waits itself for the broker to read.
 func (c *ackConn) Read(b []byte) (int, error) {
-	c.flush()
+	if c.mu.TryLock() {
+		if len(c.acks) > 0 {
+			_ = c.writeAcks()
+		}
+		c.mu.Unlock()
+	}
 	n, err := c.Conn.Read(b)
 	c.several.Store(!isOne(b[:n]))
 	return n, err

@@ -144,6 +144,32 @@ func TestAcksWaitTheirTime(t *testing.T) {
 	})
 }
 
+// TestReadFromOneThatDoesNotRead checks that a client which takes nothing because it
+// is writing itself is read from.
+func TestReadFromOneThatDoesNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broker, client := net.Pipe()
+		conn := &ackConn{Conn: broker}
+		go func() { _, _ = conn.Write([]byte(message)) }() // ends with the connection
+		synctest.Wait()
+		go write(t, client, message)
+		read := make(chan error, 1)
+		go func() {
+			_, err := conn.Read(make([]byte, len(message)))
+			read <- err
+		}()
+		select {
+		case err := <-read:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(time.Minute):
+			t.Error("what the client writes is not read")
+		}
+		_ = conn.Close()
+	})
+}
+
 // TestCloseOfOneThatDoesNotRead checks that a client that takes nothing does not
 // keep the broker from closing its connection.
 func TestCloseOfOneThatDoesNotRead(t *testing.T) {
