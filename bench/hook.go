@@ -39,7 +39,9 @@ func newHook(args arguments) (*webhook.Hook, error) {
 		e.Stream = stream(args)
 	}
 	if args.Dir != "" {
+		// A burst that the disk does not take at once waits.
 		e.Queue.Type, e.Queue.Dir = webhook.DiskQueue, args.Dir // MaxBytes is -1
+		e.Queue.Overflow, e.Queue.BlockTimeout = webhook.Block, time.Hour
 	}
 	if args.Hang {
 		e.Timeout = time.Hour
