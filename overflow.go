@@ -24,7 +24,8 @@ func (p *patience) begin() {
 
 // A waiter is a publish that waits for room.
 type waiter struct {
-	room chan struct{} // holds one: a wake-up must not be lost while the waiter is about to wait
+	until time.Time     // when its time is over
+	room  chan struct{} // holds one: a wake-up must not be lost while the waiter is about to wait
 }
 
 func (w *waiter) wake() {
@@ -122,7 +123,7 @@ func (q *queue) blocks() bool { return q.limits.queue.Overflow == Block && q.lim
 // own, and one that needs much room would never have it. A reload wakes all.
 func (q *queue) waitForRoom(p *patience, admit func() dropReason) (reason dropReason) {
 	p.begin()
-	w := &waiter{room: make(chan struct{}, 1)}
+	w := &waiter{until: time.Now().Add(q.waitsFor(p)), room: make(chan struct{}, 1)}
 	timer := time.NewTimer(q.waitsFor(p))
 	defer timer.Stop()
 	q.blocked = append(q.blocked, w)
@@ -140,13 +141,12 @@ func (q *queue) waitForRoom(p *patience, admit func() dropReason) (reason dropRe
 			}
 		}
 		left := q.waitsFor(p)
-		if left <= 0 && (q.blocked[0] == w || q.blocks()) {
+		if left <= 0 && (q.blocked[0] == w || q.blocks() && time.Now().Before(q.blocked[0].until)) {
 			break
 		}
-		if left <= 0 { // a reload has changed the policy, by which the first goes first
-			left = time.Hour
-		}
-		timer.Reset(left)
+		// Where the first leaves too, because its time is over or a reload has
+		// changed the policy, it goes first, and there may be room then.
+		timer.Reset(max(left, time.Millisecond))
 	}
 	at := slices.Index(q.blocked, w)
 	q.blocked = slices.Delete(q.blocked, at, at+1)
