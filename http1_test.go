@@ -687,7 +687,7 @@ func TestPostSurplus(t *testing.T) {
 				p := newTestConn(t, Endpoint{URL: server.url()})
 				wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
 				<-sent
-				time.Sleep(time.Millisecond) // until it has come
+				time.Sleep(5 * time.Millisecond) // until it has come, and the poller has seen it
 				wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), failed, 500, "")
 			})
 		}
