@@ -45,8 +45,7 @@ func (w *worker) prepareBatch(jobs []job) (n int, err error) {
 			if n > 0 {
 				break
 			}
-			req.id, req.body = w.ev.id.append(req.id[:0]), req.body[:0]
-			p.render(req, &w.ev)
+			w.renderAlone()
 			return 1, nil
 		}
 		if is := p.formatOf(&w.ev).head; n == 0 {

@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// A patience is what a publish has that waits for room. It waits in one queue after
-// the other, but not before it has been offered to all.
+// A patience is what a publish has that may wait for room: in no queue before it has
+// been offered to all, and then in all that are full at once.
 type patience struct {
-	waits bool
+	waits bool      // else it is told that it has to
 	since time.Time // when it began; zero: it did not wait yet
 	turn  *turn     // that it has until then, nil for none
 }
@@ -123,8 +123,9 @@ func (q *queue) blocks() bool { return q.limits.queue.Overflow == Block && q.lim
 // own, and one that needs much room would never have it. A reload wakes all.
 func (q *queue) waitForRoom(p *patience, admit func() dropReason) (reason dropReason) {
 	p.begin()
-	w := &waiter{until: time.Now().Add(q.waitsFor(p)), room: make(chan struct{}, 1)}
-	timer := time.NewTimer(q.waitsFor(p))
+	most := q.waitsFor(p)
+	w := &waiter{until: time.Now().Add(most), room: make(chan struct{}, 1)}
+	timer := time.NewTimer(most)
 	defer timer.Stop()
 	q.blocked = append(q.blocked, w)
 	for {

@@ -245,14 +245,19 @@ func (w *worker) prepare(jobs []job) (n int, err error) {
 		n = 1
 		w.fetched, err = p.queue.read(&jobs[0], w.fetched, &w.ev)
 		if err == nil {
-			w.req.id, w.req.body = w.ev.id.append(w.req.id[:0]), w.req.body[:0]
-			p.render(&w.req, &w.ev)
+			w.renderAlone()
 		}
 	}
 	if err == nil && p.config.Compression == Gzip {
 		w.req.compress()
 	}
 	return n, err
+}
+
+// renderAlone makes the request of w.ev.
+func (w *worker) renderAlone() {
+	w.req.id, w.req.body = w.ev.id.append(w.req.id[:0]), w.req.body[:0]
+	w.pool.render(&w.req, &w.ev)
 }
 
 // read sets ev to the event of a job, whose fields are then views of the job's

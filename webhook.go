@@ -225,8 +225,8 @@ func (h *Hook) emit(ev *event) {
 
 // emitPublish is emit for a message of a client, which waits for room if an
 // endpoint's queue is full and configured so, unless it is the program's own. For
-// no endpoint it waits longer than that one's block timeout. Most messages of a broker may interest nobody, so no event is
-// built before a rule has matched.
+// no endpoint it waits longer than that one's block timeout. Most messages of a
+// broker may interest nobody, so no event is built before a rule has matched.
 //
 // It is called at two stages of a network client's message. Before the broker
 // acknowledges one with QoS 1 or 2, it is for the endpoints that record it
@@ -257,25 +257,13 @@ func (h *Hook) emitPublish(cl *mqtt.Client, pk *packets.Packet, at publishStage)
 func (h *Hook) publish(a *active, ev *event, hits []hit, wait bool, at publishStage) {
 	var records [8]record
 	recorded := records[:0]
-	var full [8]hit
-	later := full[:0]
+	var room [8]hit
+	full := room[:0]
 	var own patience
-	offer := func(hit hit) {
-		e := a.endpoints[hit.endpoint]
-		var p *patience
-		if wait && (at == beforeAck || e.config.Queue.Overflow == Block) {
-			p = &own
-		}
-		switch ref, is := e.offer(ev, hit.rule, a, p); {
-		case is == hasToWait:
-			later = append(later, hit)
-		case is == taken && at == beforeAck:
-			recorded = append(recorded, record{e, ref})
-		}
-	}
 	stamped := false
 	for _, hit := range hits {
-		if at != unrecorded && (at == beforeAck) != a.endpoints[hit.endpoint].syncs() {
+		e := a.endpoints[hit.endpoint]
+		if at != unrecorded && (at == beforeAck) != e.syncs() {
 			continue
 		}
 		if !stamped { // not before: a number that nobody sees is a gap
@@ -285,16 +273,20 @@ func (h *Hook) publish(a *active, ev *event, hits []hit, wait bool, at publishSt
 				own.since = time.Now()
 			}
 		}
-		offer(hit)
+		var p *patience
+		if wait && (at == beforeAck || e.config.Queue.Overflow == Block) {
+			p = &own
+		}
+		switch ref, is := e.offer(ev, hit.rule, a, p); {
+		case is == hasToWait:
+			full = append(full, hit)
+		case is == taken && at == beforeAck:
+			recorded = append(recorded, record{e, ref})
+		}
 	}
-	own.waits = true
-	switch len(later) {
-	case 0:
-	case 1:
-		offer(later[0])
-	default:
+	if len(full) > 0 {
 		own.begin()
-		recorded = append(recorded, waitForAll(a, ev, later, at, own.since)...)
+		recorded = append(recorded, waitForAll(a, ev, full, at, own.since)...)
 	}
 	own.turn.end()
 	for _, r := range recorded {
@@ -303,7 +295,8 @@ func (h *Hook) publish(a *active, ev *event, hits []hit, wait bool, at publishSt
 }
 
 // waitForAll offers an event to endpoints that are all full, at the same time: in the
-// queue of each it waits behind those that wait there already, and for no other.
+// queue of each it waits behind those that wait there already, and for no other one. It
+// returns where the event is on disk, before the acknowledgement.
 func waitForAll(a *active, ev *event, hits []hit, at publishStage, since time.Time) []record {
 	all := make([]record, len(hits))
 	var wg sync.WaitGroup
