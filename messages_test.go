@@ -374,12 +374,19 @@ func TestDeliveredTopicAlias(t *testing.T) {
 	})
 }
 
+// observing is a hook that tracks messages, as if the broker had started, and keeps
+// what it makes of them.
+func observing(got *[]event) *Hook {
+	h := &Hook{observe: func(ev event) { *got = append(*got, ev) }}
+	h.watch(messageKinds)
+	h.OnStarted()
+	return h
+}
+
 // An alias nobody has heard of.
 func TestUnknownTopicAlias(t *testing.T) {
 	var got []event
-	h := Hook{observe: func(ev event) { got = append(got, ev) }}
-	h.watch(messageKinds)
-	h.OnStarted()
+	h := observing(&got)
 	ours, theirs := net.Pipe()
 	defer ours.Close()
 	defer theirs.Close()
@@ -404,9 +411,7 @@ func TestAckOvertakesOnPacketSent(t *testing.T) {
 	for qos := byte(1); qos <= 2; qos++ {
 		t.Run(fmt.Sprintf("qos%d", qos), func(t *testing.T) {
 			var got []event
-			h := Hook{observe: func(ev event) { got = append(got, ev) }}
-			h.watch(messageKinds)
-			h.OnStarted()
+			h := observing(&got)
 			ours, theirs := net.Pipe()
 			defer ours.Close()
 			defer theirs.Close()
@@ -417,10 +422,10 @@ func TestAckOvertakesOnPacketSent(t *testing.T) {
 				Origin: "p", Payload: []byte("x"), Created: 5}
 			cl.State.Inflight.Set(pk)
 			if qos == 1 {
-				callAck(&h, cl, packets.Puback, 1)
+				callAck(h, cl, packets.Puback, 1)
 			} else {
-				callAck(&h, cl, packets.Pubrec, 1)
-				callAck(&h, cl, packets.Pubcomp, 1)
+				callAck(h, cl, packets.Pubrec, 1)
+				callAck(h, cl, packets.Pubcomp, 1)
 			}
 			h.OnPacketSent(cl, pk, nil)
 			wantLines(t, lines(got), fmt.Sprintf(`message_delivered a p->s qos%d "x"`, qos), fmt.Sprintf(`message_acked a p->s qos%d "x"`, qos))
@@ -592,9 +597,7 @@ func BenchmarkDelivered(b *testing.B) {
 // away, and so has DUP.
 func TestPacketIDReused(t *testing.T) {
 	var got []event
-	h := Hook{observe: func(ev event) { got = append(got, ev) }}
-	h.watch(messageKinds)
-	h.OnStarted()
+	h := observing(&got)
 	server := mqtt.New(&mqtt.Options{Logger: discardLogger()})
 	ours, theirs := net.Pipe()
 	defer ours.Close()
@@ -727,19 +730,17 @@ func TestLateSentOfTheSessionBefore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []event
-			h := Hook{observe: func(ev event) { got = append(got, ev) }}
-			h.watch(messageKinds)
-			h.OnStarted()
-			old := callConnack(t, &h, "old", false)
+			h := observing(&got)
+			old := callConnack(t, h, "old", false)
 			h.OnSessionEstablished(old, packets.Packet{})
-			callEnd(&h, old, true)
+			callEnd(h, old, true)
 			pk := messageTo("new")
-			next := callConnack(t, &h, "new", false, pk)
+			next := callConnack(t, h, "new", false, pk)
 			h.OnSessionEstablished(next, packets.Packet{})
 			late(
 				func() { h.OnPacketSent(old, messageTo("old"), nil) },
 				func() { h.OnPacketSent(next, pk, nil) },
-				func() { callAck(&h, next, packets.Puback, 1) })
+				func() { callAck(h, next, packets.Puback, 1) })
 			all := lines(got)
 			slices.Sort(all)
 			wantLines(t, all, `message_acked new p->s/new qos1 "x"`, `message_delivered new p->s/new qos1 "x"`, `message_delivered old p->s/old qos1 "x"`)
@@ -753,27 +754,25 @@ func TestLateSentOfResumedSession(t *testing.T) {
 	for qos := byte(1); qos <= 2; qos++ {
 		t.Run(fmt.Sprintf("qos%d", qos), func(t *testing.T) {
 			var got []event
-			h := Hook{observe: func(ev event) { got = append(got, ev) }}
-			h.watch(messageKinds)
-			h.OnStarted()
+			h := observing(&got)
 			first, second := messageTo("first"), messageTo("second")
 			first.FixedHeader.Qos = qos
-			old := callConnack(t, &h, "", false, first)
+			old := callConnack(t, h, "", false, first)
 			h.OnSessionEstablished(old, packets.Packet{})
 			if qos == 1 {
-				callAck(&h, old, packets.Puback, 1)
+				callAck(h, old, packets.Puback, 1)
 			} else {
-				callAck(&h, old, packets.Pubrec, 1)
+				callAck(h, old, packets.Pubrec, 1)
 			}
-			callEnd(&h, old, false)
-			next := callConnack(t, &h, "", true, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pubrel}, PacketID: 1})
+			callEnd(h, old, false)
+			next := callConnack(t, h, "", true, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Pubrel}, PacketID: 1})
 			h.OnSessionEstablished(next, packets.Packet{})
 			if qos == 2 {
-				callAck(&h, next, packets.Pubcomp, 1)
+				callAck(h, next, packets.Pubcomp, 1)
 			}
 			h.OnPacketSent(next, second, nil)
 			h.OnPacketSent(old, first, nil)
-			callAck(&h, next, packets.Puback, 1)
+			callAck(h, next, packets.Puback, 1)
 			wantLines(t, lines(got),
 				fmt.Sprintf(`message_delivered first p->s qos%d "x"`, qos), fmt.Sprintf(`message_acked first p->s qos%d "x"`, qos),
 				`message_delivered second p->s qos1 "x"`, `message_acked second p->s qos1 "x"`)
@@ -788,19 +787,17 @@ func TestLateSentOfResumedSession(t *testing.T) {
 // before R of the next one sends it again.
 func TestLateSentWhileResuming(t *testing.T) {
 	var got []event
-	h := Hook{observe: func(ev event) { got = append(got, ev) }}
-	h.watch(messageKinds)
-	h.OnStarted()
-	old := callConnack(t, &h, "", false, messageTo("a"))
+	h := observing(&got)
+	old := callConnack(t, h, "", false, messageTo("a"))
 	h.OnSessionEstablished(old, packets.Packet{})
 	pk, _ := old.State.Inflight.Get(1)
 	old.Stop(packets.ErrSessionTakenOver)
-	next := callConnack(t, &h, "", true, pk)
+	next := callConnack(t, h, "", true, pk)
 	h.OnPacketSent(old, pk, nil)
 	pk.FixedHeader.Dup = true
 	h.OnPacketSent(next, pk, nil)
 	h.OnSessionEstablished(next, packets.Packet{})
-	callAck(&h, next, packets.Puback, 1)
+	callAck(h, next, packets.Puback, 1)
 	wantLines(t, lines(got), `message_delivered a p->s qos1 "x"`, `message_acked a p->s qos1 "x"`)
 }
 
@@ -809,21 +806,19 @@ func TestLateSentWhileResuming(t *testing.T) {
 // before its OnPacketSent.
 func TestForgottenMessage(t *testing.T) {
 	var got []event
-	h := Hook{observe: func(ev event) { got = append(got, ev) }}
-	h.watch(messageKinds)
-	h.OnStarted()
-	first := callConnack(t, &h, "", false)
+	h := observing(&got)
+	first := callConnack(t, h, "", false)
 	h.OnSessionEstablished(first, packets.Packet{})
 	h.OnPacketSent(first, messageTo("forgotten"), nil)
-	callEnd(&h, first, false)
-	next := callConnack(t, &h, "", true)
+	callEnd(h, first, false)
+	next := callConnack(t, h, "", true)
 	h.OnSessionEstablished(next, packets.Packet{})
 	if n := h.messageCount("s"); n != 0 {
 		t.Errorf("%d messages remembered", n)
 	}
 	pk := messageTo("a")
 	next.State.Inflight.Set(pk)
-	callAck(&h, next, packets.Puback, 1)
+	callAck(h, next, packets.Puback, 1)
 	h.OnPacketSent(next, pk, nil)
 	wantLines(t, lines(got), `message_delivered forgotten p->s qos1 "x"`, `message_delivered a p->s qos1 "x"`, `message_acked a p->s qos1 "x"`)
 }
@@ -866,17 +861,15 @@ func TestPublishedWhileResuming(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var got []event
-				h := Hook{observe: func(ev event) { got = append(got, ev) }}
-				h.watch(messageKinds)
-				h.OnStarted()
+				h := observing(&got)
 				queued := messageTo("a")
-				cl := callConnack(t, &h, "", true, queued)
+				cl := callConnack(t, h, "", true, queued)
 				again := queued
 				again.FixedHeader.Dup = true
 				h.OnPacketSent(cl, again, nil)
 				h.OnSessionEstablished(cl, packets.Packet{})
-				callAck(&h, cl, packets.Puback, 1)
-				c.do(t, &h, cl, queued)
+				callAck(h, cl, packets.Puback, 1)
+				c.do(t, h, cl, queued)
 				wantLines(t, lines(got), append([]string{delivered, acked}, c.want...)...)
 				if n := h.messageCount("s"); n != 0 {
 					t.Errorf("%d messages remembered", n)
@@ -904,12 +897,10 @@ func TestAckMeetsTakeover(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []event
-			h := Hook{observe: func(ev event) { got = append(got, ev) }}
-			h.watch(messageKinds)
-			h.OnStarted()
+			h := observing(&got)
 			pk := messageTo("a")
 			pk.FixedHeader.Qos = c.qos
-			old := callConnack(t, &h, "", false, pk)
+			old := callConnack(t, h, "", false, pk)
 			h.OnSessionEstablished(old, packets.Packet{})
 			h.OnPacketSent(old, pk, nil)
 			_, _ = h.OnPacketRead(old, c.ack)
@@ -918,7 +909,7 @@ func TestAckMeetsTakeover(t *testing.T) {
 				h.OnQosComplete(old, c.ack)
 			}
 			if c.along {
-				next := callConnack(t, &h, "", true, pk)
+				next := callConnack(t, h, "", true, pk)
 				pk.FixedHeader.Dup = true
 				h.OnPacketSent(next, pk, nil)
 				h.OnSessionEstablished(next, packets.Packet{})
@@ -929,7 +920,7 @@ func TestAckMeetsTakeover(t *testing.T) {
 					h.OnQosDropped(next, c.ack)
 				}
 			} else {
-				callConnack(t, &h, "", true)
+				callConnack(t, h, "", true)
 			}
 			wantLines(t, lines(got), c.want...)
 			if n := h.messageCount("s"); n != 0 {

@@ -27,6 +27,20 @@ func redeliverConfig(url string) *Config {
 	return &Config{Endpoints: []Endpoint{{Name: "Audit", URL: url, Events: []Rule{{Event: OnMessagePublish}}}}}
 }
 
+// redeliveryTo is a redelivery that has not begun.
+func redeliveryTo(t *testing.T, cfg *Config) *redelivery {
+	t.Helper()
+	cfg, err := cfg.resolve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := newRedelivery(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 func writeLetterFile(t *testing.T, lines ...string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "dead.jsonl")
@@ -135,14 +149,7 @@ func TestRedeliverManyOfOneClient(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				cfg := redeliverConfig("http://127.0.0.1:1/")
 				cfg.Endpoints[0].Retry.MaxAge = maxAge
-				cfg, err := cfg.resolve()
-				if err != nil {
-					t.Fatal(err)
-				}
-				r, err := newRedelivery(cfg)
-				if err != nil {
-					t.Fatal(err)
-				}
+				r := redeliveryTo(t, cfg)
 				n := 0
 				for _, w := range r.endpoints["audit"].pool.workers {
 					w.poster = &fakePoster{stop: make(chan struct{}), answer: func(*request, time.Time, <-chan struct{}) outcome {
@@ -276,14 +283,7 @@ func TestRedeliverCanceledWhileFull(t *testing.T) {
 	})
 	cfg := redeliverConfig(server.url())
 	cfg.Endpoints[0].Timeout = time.Hour
-	cfg, err := cfg.resolve()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := newRedelivery(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := redeliveryTo(t, cfg)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	ended := make(chan error, 1)

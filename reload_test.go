@@ -774,25 +774,42 @@ func TestSameConnections(t *testing.T) {
 	}
 }
 
+// An outageTransport answers with 503 until its end, and keeps payloads from then on.
+type outageTransport struct {
+	roundTripFunc
+	end func()
+}
+
+// outage returns one, and the payloads by a key of their requests, which may be read
+// when nothing is sent any more.
+func outage(t *testing.T, key func(r *http.Request) string) (outageTransport, map[string][]string) {
+	var mu sync.Mutex
+	up, got := false, make(map[string][]string)
+	transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if !up {
+			return respond(503, http.NoBody, nil), nil
+		}
+		got[key(r)] = append(got[key(r)], payloadOf(body))
+		return respond(200, http.NoBody, nil), nil
+	})
+	return outageTransport{transport, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		up = true
+	}}, got
+}
+
 // TestReloadMovesRules changes the numbers of rules that have receivers of their
 // own while events wait: none may go to another one's.
 func TestReloadMovesRules(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var mu sync.Mutex
-		up, got := false, make(map[string][]string)
-		transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
-			body, err := io.ReadAll(r.Body)
-			if err != nil {
-				t.Error(err)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			if !up {
-				return respond(503, http.NoBody, nil), nil
-			}
-			got[r.URL.Host] = append(got[r.URL.Host], payloadOf(body))
-			return respond(200, http.NoBody, nil), nil
-		})
+		down, got := outage(t, func(r *http.Request) string { return r.URL.Host })
 		config := func(rules ...string) *Config {
 			e := Endpoint{Name: "all", URL: "http://all/"}
 			for _, rule := range rules {
@@ -802,7 +819,7 @@ func TestReloadMovesRules(t *testing.T) {
 			return &Config{Endpoints: []Endpoint{e}}
 		}
 		h := new(Hook)
-		if err := h.Init(&Options{Config: config("a a", "b b", "b2 b"), Transport: transport}); err != nil {
+		if err := h.Init(&Options{Config: config("a a", "b b", "b2 b"), Transport: down}); err != nil {
 			t.Fatal(err)
 		}
 		for _, topic := range []string{"a", "b", "b2"} {
@@ -817,9 +834,7 @@ func TestReloadMovesRules(t *testing.T) {
 		if s := h.Stats().Endpoints; s["all-2"].Waiting+s["all-2"].InFlight != 2 || s["all-3"].Waiting+s["all-3"].InFlight != 1 || s["all-1"].Offered != 0 {
 			t.Errorf("stats %+v", s)
 		}
-		mu.Lock()
-		up = true
-		mu.Unlock()
+		down.end()
 		time.Sleep(time.Minute)
 		_ = h.Stop()
 		slices.Sort(got["b"])
@@ -854,23 +869,9 @@ func TestReloadMovesRulesOfOneURL(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var mu sync.Mutex
-				up, got := false, make(map[string][]string)
-				transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
-					body, err := io.ReadAll(r.Body)
-					if err != nil {
-						t.Error(err)
-					}
-					mu.Lock()
-					defer mu.Unlock()
-					if !up {
-						return respond(503, http.NoBody, nil), nil
-					}
-					got[r.Header.Get("For")] = append(got[r.Header.Get("For")], payloadOf(body))
-					return respond(200, http.NoBody, nil), nil
-				})
+				down, got := outage(t, func(r *http.Request) string { return r.Header.Get("For") })
 				h := new(Hook)
-				if err := h.Init(&Options{Config: config("a", "b"), Transport: transport, DrainTimeout: time.Hour}); err != nil {
+				if err := h.Init(&Options{Config: config("a", "b"), Transport: down, DrainTimeout: time.Hour}); err != nil {
 					t.Fatal(err)
 				}
 				publish := func(topic, payload string) {
@@ -888,9 +889,7 @@ func TestReloadMovesRulesOfOneURL(t *testing.T) {
 				}
 				publish("b", "b3")
 				time.Sleep(time.Second)
-				mu.Lock()
-				up = true
-				mu.Unlock()
+				down.end()
 				time.Sleep(time.Minute)
 				_ = h.Stop()
 				if !slices.Equal(got["a"], []string{"a1"}) || !slices.Equal(got["b"], []string{"b1", "b2", "b3"}) {

@@ -103,6 +103,19 @@ func TestNoSection(t *testing.T) {
 	}
 }
 
+// wantErrorAt checks that a file has one error, in a range, or with "" none.
+func wantErrorAt(t *testing.T, src, want string) {
+	t.Helper()
+	_, err := Parse([]byte(src), "x")
+	got := ""
+	for _, d := range diagnosticsOf(t, []byte(src), err) {
+		got += strings.TrimPrefix(d.Subject.String(), "x:")
+	}
+	if got != want {
+		t.Errorf("%q: errors at %q, want %q: %v", src, got, want, err)
+	}
+}
+
 // TestOpenBrace: a section behind a brace that is never closed does not get lost
 // without a word.
 func TestOpenBrace(t *testing.T) {
@@ -120,14 +133,7 @@ func TestOpenBrace(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := Parse([]byte(test.src), "x")
-			got := ""
-			for _, d := range diagnosticsOf(t, []byte(test.src), err) {
-				got += strings.TrimPrefix(d.Subject.String(), "x:")
-			}
-			if got != test.want {
-				t.Errorf("%q: errors at %q, want %q: %v", test.src, got, test.want, err)
-			}
+			wantErrorAt(t, test.src, test.want)
 		})
 	}
 }
@@ -159,14 +165,7 @@ func TestBraceTooMany(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := Parse([]byte(test.src), "x")
-			got := ""
-			for _, d := range diagnosticsOf(t, []byte(test.src), err) {
-				got += strings.TrimPrefix(d.Subject.String(), "x:")
-			}
-			if got != test.want {
-				t.Errorf("%q: errors at %q, want %q: %v", test.src, got, test.want, err)
-			}
+			wantErrorAt(t, test.src, test.want)
 		})
 	}
 }
