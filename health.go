@@ -9,8 +9,8 @@ import (
 var errNotRunning = errors.New("the hook is not running")
 
 // Healthy returns nil while the hook takes events and all its endpoints can
-// deliver them, for readiness probes and the like. The error names each endpoint
-// that is not well, by name, and why:
+// deliver them, for alerts and status pages. The error names each endpoint that
+// is not well, and why:
 //
 //   - its breaker is open: it has failed many times in a row and is only
 //     probed. Its last failure is told;
@@ -22,8 +22,8 @@ var errNotRunning = errors.New("the hook is not running")
 // Stats for these.
 //
 // An unhealthy endpoint is no reason to restart the process, which would lose
-// what waits in memory, nor to keep MQTT clients away: do not make it a
-// liveness probe.
+// what waits in memory, nor to keep MQTT clients away: make it neither the
+// liveness probe of a broker nor its readiness probe.
 func (h *Hook) Healthy() error {
 	a := h.active.Load()
 	if a == nil || h.stopped.Load() {
