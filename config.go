@@ -7,7 +7,8 @@ import (
 
 // Config is the configuration: what [Parse] makes of a file, or what a program
 // writes itself. A Config written in Go passes through the same checks as a
-// file, and needs at least one endpoint.
+// file, and needs at least one endpoint. Relative paths in it are relative to
+// the working directory.
 type Config struct {
 	Endpoints []Endpoint
 }
@@ -35,6 +36,7 @@ type Endpoint struct {
 	// and webhook-signature are refused.
 	Headers []Header
 
+	// Body says how an event becomes the body of a request.
 	Body Body
 
 	// PoolSize is the number of concurrent connections, which is the number
@@ -45,6 +47,7 @@ type Endpoint struct {
 	// 1 ms to 1 h. Defaults to 5 s. The file calls it cancel_timeout.
 	Timeout time.Duration
 
+	// TLS is for an https URL, and has no effect on others.
 	TLS TLS
 
 	// Events are the rules: an event is sent when one of them matches.
@@ -55,12 +58,22 @@ type Endpoint struct {
 	// Defaults to OrderClient.
 	Ordering Ordering
 
+	// Signing signs each request. Off by default.
 	Signing Signing
 
-	Retry      Retry
-	Breaker    Breaker
-	RateLimit  RateLimit
-	Queue      Queue
+	// Retry says when a failed attempt is repeated, and for how long.
+	Retry Retry
+
+	// Breaker says when an endpoint that keeps failing is left alone.
+	Breaker Breaker
+
+	// RateLimit bounds the requests of a second. Off by default.
+	RateLimit RateLimit
+
+	// Queue is where events wait, and how many.
+	Queue Queue
+
+	// DeadLetter keeps what was refused or given up. Off by default.
 	DeadLetter DeadLetter
 
 	// Stream puts a stream between the broker and the workers that deliver
@@ -428,7 +441,7 @@ type Overflow string
 const (
 	DropOldest Overflow = "drop_oldest" // the oldest waiting event
 	DropNewest Overflow = "drop_newest" // the event that comes
-	Block      Overflow = "block"       // a network client's publish waits, then is dropped
+	Block      Overflow = "block"       // the event that comes, after its publish has waited for room
 )
 
 // defaultMinTLS is the minimum version where none is set.

@@ -32,12 +32,14 @@
 // Events wait until the endpoint has answered them with a 2xx status: in
 // memory, on disk ([DiskQueue]) or in NATS JetStream ([Stream]), from where
 // workers deliver them ([Deliver]). What waits in memory is lost when the
-// process dies, and nothing else is: an endpoint that is down, slow,
-// misconfigured or asks for a pause gets the event again, with exponential
-// backoff and for five minutes, or a day where events outlive the process,
-// unless [Retry] says otherwise. A receiver may therefore see an event more
-// than once; the webhook-id header is the same each time. An event that the
-// endpoint refuses, with status 400 or 422 for example, is not sent again.
+// process dies. Nothing else is lost without being counted: an endpoint that is
+// down, slow, misconfigured or asks for a pause gets the event again, with
+// exponential backoff, until the event is five minutes old, or a day where
+// events outlive the process, unless [Retry] says otherwise. A receiver may
+// therefore see an event more than once; the webhook-id header is the same each
+// time. An event that the endpoint refuses, with status 400 or 422 for example,
+// is not sent again. What was refused or given up is a dead letter
+// ([DeadLetter]).
 //
 // The events of one client are delivered one after the other, retries
 // included, in the order in which the broker saw them. Clients do not wait for

@@ -2,7 +2,9 @@ package webhook_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -51,6 +53,34 @@ func Example() {
 	}
 	fmt.Println(<-received)
 	// Output: message_publish: sensors/kitchen 21.5
+}
+
+// A receiver of an endpoint with a signing.secret.
+func ExampleVerify() {
+	const secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=" // better in a file of its own
+	const longest = 1 << 20                                             // bytes of a body
+	receiver := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, longest))
+		if tooLong := (*http.MaxBytesError)(nil); errors.As(err, &tooLong) {
+			http.Error(w, err.Error(), http.StatusRequestEntityTooLarge) // it will not come again
+			return
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusRequestTimeout) // it will come again
+			return
+		}
+		if err := webhook.Verify(r.Header, body, secret); err != nil {
+			http.Error(w, err.Error(), http.StatusUnauthorized)
+			return
+		}
+		fmt.Println("from the broker:", string(body))
+	})
+
+	forged := httptest.NewRequest(http.MethodPost, "/hook", nil)
+	answer := httptest.NewRecorder()
+	receiver.ServeHTTP(answer, forged)
+	fmt.Println(answer.Code, answer.Body)
+	// Output: 401 webhook: not signed: no webhook-id
 }
 
 // A receiver of an endpoint with body.encoding = "base62".

@@ -252,8 +252,9 @@ func (h *Hook) ackRead(cl *mqtt.Client, pk *packets.Packet) {
 	s.settle(pk.PacketID, 0)
 }
 
-// OnQosComplete ends the wait for the broker, in R. If the connection is closed, then
-// another one may have taken along what was in flight before.
+// OnQosComplete learns that the broker is done with a message, whose packet id may
+// stand for another one from then on. If the connection is closed, then another one
+// may have taken along what was in flight before.
 func (h *Hook) OnQosComplete(cl *mqtt.Client, pk packets.Packet) {
 	if pk.Created != 0 || pk.FixedHeader.Type == packets.Pubrel || cl.Closed() {
 		return // those are about what cl has published

@@ -24,7 +24,7 @@ type EndpointStats struct {
 	Recovered uint64            `json:"recovered"` // found in the durable queue at the start
 	Delivered uint64            `json:"delivered"` // answered with a 2xx status
 	Dead      uint64            `json:"dead"`      // refused by the endpoint, or given up
-	Dropped   map[string]uint64 `json:"dropped"`   // never delivered, by reason
+	Dropped   map[string]uint64 `json:"dropped"`   // never delivered, by reason; see [DropReasons]
 	Forwarded uint64            `json:"forwarded"` // handed to a stream for other workers
 
 	Waiting      int   `json:"waiting"`       // events in the queue, backoff included
@@ -81,7 +81,7 @@ type Attempts struct {
 }
 
 // Latency is a distribution in milliseconds, from the first byte of an
-// attempt until its status is known. Percentiles are exact to 1/16.
+// attempt until its status is known. Percentiles are at most a sixteenth off.
 type Latency struct {
 	P50 float64 `json:"p50"`
 	P90 float64 `json:"p90"`
@@ -103,7 +103,8 @@ type DurationBucket struct {
 	Count  uint64
 }
 
-// DropReasons returns the reasons that [EndpointStats].Dropped may have.
+// DropReasons returns the reasons that [EndpointStats].Dropped may have, always the
+// same ones; the README's table says what each means. The slice is the caller's.
 func DropReasons() []string { return slices.Clone(dropNames[keep+1:]) }
 
 // dropReason says why an event ended without an attempt that could have
