@@ -11,11 +11,20 @@ import (
 
 var codeBlock = regexp.MustCompile("(?ms)^```(\\w+)\n(.*?)^```$")
 
-// TestReadme compiles the README's program and reads its configuration files.
+// TestReadme compiles the program of the README and reads the configuration files of
+// it and of docs.
 func TestReadme(t *testing.T) {
-	text, err := os.ReadFile("README.md")
+	names, err := filepath.Glob("docs/*.md")
 	if err != nil {
 		t.Fatal(err)
+	}
+	var text []byte
+	for _, name := range append(names, "README.md") {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = append(text, b...)
 	}
 	programs, configs := 0, 0
 	for _, m := range codeBlock.FindAllStringSubmatch(string(text), -1) {
@@ -32,14 +41,14 @@ func TestReadme(t *testing.T) {
 			if out, err := exec.Command("gofmt", "-l", file).CombinedOutput(); err == nil && len(out) > 0 {
 				t.Errorf("not formatted with gofmt:\n%s", code)
 			}
-		case language == "hcl" && strings.Contains(code, "url ="):
+		case language == "hcl" && strings.HasPrefix(code, "webhook "):
 			configs++
-			if _, err := Parse([]byte(code), "README.md"); err != nil {
+			if _, err := Parse([]byte(code), "webhook.hcl"); err != nil {
 				t.Errorf("%v\n%s", err, code)
 			}
 		}
 	}
 	if programs == 0 || configs == 0 {
-		t.Errorf("%d programs and %d configurations in the README", programs, configs)
+		t.Errorf("%d programs and %d configurations in README.md and docs", programs, configs)
 	}
 }
