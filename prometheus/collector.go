@@ -3,8 +3,9 @@
 //	hook := new(webhook.Hook)
 //	prometheus.MustRegister(whprometheus.NewCollector(hook))
 //
-// The folder of the package also has a Grafana dashboard (dashboard.json) and
-// alert rules (alerts.yml) over the metrics.
+// The README of the module has a table of the metrics, whose names begin with
+// mochi_webhook_. The folder of the package also has a Grafana dashboard
+// (dashboard.json) and alert rules (alerts.yml) over them.
 package prometheus
 
 import (
