@@ -294,9 +294,9 @@ func checkRegular(path string) error {
 	case err != nil:
 		return err
 	case info.IsDir():
-		return errors.New("is a directory")
+		return errors.New("it is a directory")
 	case !info.Mode().IsRegular():
-		return errors.New("is not a regular file")
+		return errors.New("it is not a regular file")
 	}
 	return nil
 }
