@@ -147,10 +147,8 @@ func emqxConnack(ev *event) string {
 			code = 0x85
 		case 3:
 			code = 0x88
-		case 4:
+		case 4, 5: // 5 is what mochi makes of a wrong password, and of nothing else
 			code = 0x86
-		case 5:
-			code = 0x87
 		}
 	}
 	return emqxReason(codeName(code))

@@ -199,7 +199,7 @@ func TestEMQXConnack(t *testing.T) {
 		want          string
 	}{
 		{3, 1, "unsupported_protocol_version"}, {4, 2, "client_identifier_not_valid"}, {4, 3, "server_unavailable"},
-		{4, 4, "bad_username_or_password"}, {4, 5, "not_authorized"}, {4, 0x82, "protocol_error"},
+		{4, 4, "bad_username_or_password"}, {4, 5, "bad_username_or_password"}, {4, 0x87, "not_authorized"}, {4, 0x82, "protocol_error"},
 		{5, 0x86, "bad_username_or_password"}, {5, 0x81, "malformed_Packet"}, {5, 0x8a, "banned"},
 	} {
 		ev := event{protoVer: tt.version, extra: &extra{code: uint16(tt.code) + 1}}
