@@ -40,6 +40,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -81,11 +82,30 @@ type connection struct {
 	// Its own lock nats.Conn holds while it dials; so what is asked of it is
 	// known here.
 	up     atomic.Bool
-	failed atomic.Pointer[error] // why it is not up
+	failed atomic.Pointer[error]  // why it is not up
+	denied atomic.Pointer[denial] // the last that it may not do
 
 	made  chan struct{} // closed when conn is set
 	tried chan struct{} // closed when the first attempt to connect is over
 	once  sync.Once     // closes tried
+}
+
+// A denial is what the user of a connection is not permitted to do, which NATS tells
+// beside what then gets no answer.
+type denial struct {
+	err error
+	at  time.Time
+}
+
+// deniedFor is how long after one a connection has something wrong.
+const deniedFor = time.Minute
+
+// denial returns what was denied of late, or nil.
+func (c *connection) denial() error {
+	if d := c.denied.Load(); d != nil && time.Since(d.at) < deniedFor {
+		return d.err
+	}
+	return nil
 }
 
 // connect returns a connection that tries forever, whether there is a server
@@ -111,6 +131,9 @@ func connect(c stream.Config, options ...nats.Option) (*connection, error) {
 			own.news.end()
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			if errors.Is(err, nats.ErrPermissionViolation) {
+				own.denied.Store(&denial{err, time.Now()})
+			}
 			if own.quiet.due(err) {
 				c.Log.Warn("NATS reported an error", "error", own.withoutPath(err))
 			}
@@ -211,7 +234,11 @@ func (q *quiet) due(err error) bool {
 	defer q.mu.Unlock()
 	text := err.Error()
 	if now := time.Now(); now.Sub(q.last[text]) >= quietTime {
-		if q.last == nil || len(q.last) >= 64 {
+		maps.DeleteFunc(q.last, func(_ string, at time.Time) bool { return now.Sub(at) >= quietTime })
+		if len(q.last) >= mostCauses { // one text for each event, as it may be
+			return false
+		}
+		if q.last == nil {
 			q.last = make(map[string]time.Time)
 		}
 		q.last[text] = now

@@ -248,7 +248,9 @@ func startWorker(t testing.TB, cfg *webhook.Config) *worker {
 func startWorkerWith(t testing.TB, d *webhook.Deliverer) *worker {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	d.Log, _ = logger(t, "worker")
+	if d.Log == nil {
+		d.Log, _ = logger(t, "worker")
+	}
 	w := &worker{d, cancel, make(chan error, 1)}
 	go func() { // ends with cancel
 		defer close(w.ended)

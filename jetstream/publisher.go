@@ -233,7 +233,11 @@ func publish(ctx context.Context, js jetstream.JetStream, name, subject, id stri
 }
 
 func (p *publisher) Err() error {
-	if _, err := p.connection(); err != nil {
+	conn, err := p.connection()
+	if err == nil {
+		err = conn.denial()
+	}
+	if err != nil {
 		return err
 	}
 	p.mu.Lock()

@@ -517,10 +517,13 @@ func (s *source) Err() error {
 	if err := s.state(); err != nil {
 		return err
 	}
+	denied := s.denial()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var refused *stream.Refused
 	switch {
+	case denied != nil: // before what it leads to
+		return denied
 	case s.failed != nil:
 		return s.failed
 	case s.unburied != nil && time.Since(s.unburiedAt) < unburiedFor && !errors.As(s.unburied, &refused): // what is refused goes again without its body
