@@ -388,3 +388,46 @@ func TestLeaderKilled(t *testing.T) {
 	_, again := r.counts()
 	t.Logf("%d came again", again)
 }
+
+// TestLeaderAlone takes all others from a stream's leader. It answers as before for
+// up to twenty seconds, which says nothing about who has a partition: together the
+// others could have chosen another leader, if they were cut off instead.
+func TestLeaderAlone(t *testing.T) {
+	t.Parallel()
+	servers := startCluster(t)
+	replicated := func(e *webhook.Endpoint) { e.Stream.Replicas, e.Stream.Partitions = 3, 4 }
+	startBroker(t, config("http://127.0.0.1:1/", servers[0].ClientURL(), replicated), 1)
+	var leader *server.Server
+	eventually(t, 20*time.Second, func() string {
+		for _, s := range servers {
+			if s.JetStreamIsStreamLeader("$G", "MQTT_WEBHOOKS") {
+				leader = s
+				return ""
+			}
+		}
+		return "the stream has no leader"
+	})
+	w := startWorker(t, config("http://127.0.0.1:1/", leader.ClientURL(), replicated))
+	healthy := func() string {
+		if err := w.Healthy(); err != nil {
+			return err.Error()
+		}
+		return ""
+	}
+	eventually(t, 20*time.Second, healthy)
+	time.Sleep(3 * time.Second) // it stays so
+	if problem := healthy(); problem != "" {
+		t.Error(problem)
+	}
+	for _, s := range servers {
+		if s != leader {
+			stopNATS(s)
+		}
+	}
+	eventually(t, 7*time.Second, func() string {
+		if problem := healthy(); !strings.Contains(problem, "hears from 1 of 3 servers") {
+			return "healthy: " + problem
+		}
+		return ""
+	})
+}

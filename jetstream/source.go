@@ -32,6 +32,11 @@ const (
 	ackWait  = 8 * time.Second
 	inactive = 3 * time.Second
 
+	// quorum is how long ago a stream's leader has heard from others that follow
+	// it: they tell it each second. Longer than that, and the lease, others cannot
+	// have its consumers.
+	quorum = 3 * time.Second
+
 	// pullExpiry is how long the server takes a worker for alive that has gone
 	// without a word.
 	pullExpiry = 5 * time.Second
@@ -223,7 +228,33 @@ func (s *source) check() error {
 		return err
 	}
 	want := eventStream(&s.config)
-	return agrees(info, &want)
+	if err := agrees(info, &want); err != nil {
+		return err
+	}
+	return heard(info.Cluster)
+}
+
+// heard returns an error when a stream's leader, which has answered, has not heard
+// of late from as many of the servers that have a copy as it takes to be the leader.
+// One that is cut off from the others notices it only after up to twenty seconds,
+// and tells until then of consumers that they may have given away.
+func heard(cluster *jetstream.ClusterInfo) error {
+	if cluster == nil {
+		return nil
+	}
+	if cluster.Leader == "" {
+		return errors.New("the stream has no leader")
+	}
+	of := 1 // the leader
+	for _, peer := range cluster.Replicas {
+		if !peer.Offline && peer.Active < quorum {
+			of++
+		}
+	}
+	if all := len(cluster.Replicas) + 1; of <= all/2 {
+		return fmt.Errorf("the stream's leader %s hears from %d of %d servers", cluster.Leader, of, all)
+	}
+	return nil
 }
 
 func (s *source) look() error {
