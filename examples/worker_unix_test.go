@@ -33,5 +33,9 @@ func TestWorkerPaused(t *testing.T) {
 		t.Errorf("%d messages came again, more than one for each client", again)
 	}
 	paused.end()
-	other.end()
+	other.signal(syscall.SIGHUP) // as to the broker beside it
+	if got := other.wait(); got != 0 {
+		t.Errorf("exit status after SIGHUP: got %d, want 0", got)
+	}
+	other.stderr.waitLine(t, "stopping")
 }

@@ -5,9 +5,10 @@
 //	worker -config webhook.hcl
 //
 // It prints one line, "delivering from STREAM", on stdout for each stream when
-// it has reached all of them, and logs to stderr. SIGTERM and SIGINT stop it:
-// what is under way may end for as long as -drain allows, the rest is for other
-// workers. A second signal ends it at once.
+// it has reached all of them, and logs to stderr. SIGTERM, SIGINT and SIGHUP stop
+// it: what is under way may end for as long as -drain allows, the rest is for other
+// workers. A second signal ends it at once. A worker that is started again reads
+// its configuration again, and does not otherwise.
 //
 // The exit status is 0 after a clean stop, 1 when the configuration is wrong or
 // does not fit the stream, 2 when the command line is wrong.
@@ -92,7 +93,7 @@ func parseFlags(args []string, stderr io.Writer) (*options, error) {
 
 // work delivers until a signal comes.
 func work(opts *options, cfg *webhook.Config, stdout io.Writer, log *slog.Logger) error {
-	ctx, restore := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, restore := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer restore()
 	worker := &webhook.Deliverer{Config: cfg, Log: log, DrainTimeout: cmp.Or(opts.drain, -1)} // 0 would be the default
 	pages, err := web.New(opts.stats, opts.metrics, worker, log)
@@ -101,8 +102,11 @@ func work(opts *options, cfg *webhook.Config, stdout io.Writer, log *slog.Logger
 	}
 	defer pages.Close()
 	pages.Serve()
-	context.AfterFunc(ctx, restore) // a second signal ends the process
-	go func() {                     // ends with ctx
+	context.AfterFunc(ctx, func() {
+		restore() // a second signal ends the process
+		log.Info("stopping", "drain", opts.drain)
+	})
+	go func() { // ends with ctx
 		select {
 		case <-worker.Ready():
 			for _, name := range streams(cfg) {
