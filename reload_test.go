@@ -397,6 +397,50 @@ func TestReloadShortens(t *testing.T) {
 	}
 }
 
+// TestReloadEndsTheOrder: with ordering = "none" the events of one client do not
+// wait for each other any more, those that wait already included.
+func TestReloadEndsTheOrder(t *testing.T) {
+	for _, status := range []int{0, 500} { // of the first attempt, 0 for none yet
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const events = 10
+				var attempts atomic.Int64
+				reply := make(chan bool)
+				h := runHook(t, &Options{DrainTimeout: -1, Transport: roundTripFunc(func(*http.Request) (*http.Response, error) {
+					if attempts.Add(1) == 1 && status != 0 {
+						return answer(status)
+					}
+					<-reply
+					return answer(200)
+				}), Config: allPublishes("http://127.0.0.1:1/", func(e *Endpoint) {
+					e.Retry.MinBackoff, e.Retry.MaxBackoff, e.Timeout = time.Minute, time.Minute, time.Hour
+				})})
+				for i := range events {
+					h.emit(publishOf("c", fmt.Sprint(i)))
+				}
+				synctest.Wait()
+				mustReload(t, h, allPublishes("http://127.0.0.1:1/", func(e *Endpoint) {
+					e.Retry.MinBackoff, e.Retry.MaxBackoff, e.Timeout = time.Minute, time.Minute, time.Hour
+					e.Ordering = OrderNone
+				}))
+				synctest.Wait()
+				want := events
+				if status != 0 {
+					want-- // one is in backoff
+				}
+				if s := h.Stats().Endpoints["default"]; s.InFlight != want {
+					t.Errorf("stats %+v, want %d in flight", s, want)
+				}
+				close(reply)
+				time.Sleep(time.Hour)
+				if s := h.Stats().Endpoints["default"]; s.Delivered != events || s.Waiting != 0 {
+					t.Errorf("at last: stats %+v", s)
+				}
+			})
+		})
+	}
+}
+
 func TestReloadDisables(t *testing.T) {
 	got := newInbox()
 	url := got.serve(t, ok)

@@ -114,8 +114,11 @@ func (e *endpoint) renew(old *endpoint) {
 	}
 	q := e.queue
 	q.mu.Lock()
-	counted := q.limits.events
+	counted, ordered := q.limits.events, q.limits.ordered
 	q.limits = limitsOf(e.config)
+	if ordered && !q.limits.ordered {
+		q.scatter()
+	}
 	q.limits.events |= counted // what has been counted stays in Stats
 	q.gate.limit(q.limits.rate)
 	e.clock.giveUp, e.clock.tellOpen, e.clock.log = e.pool.giveUp, e.pool.tellOpen, e.log
@@ -165,6 +168,41 @@ func (q *queue) retire(p *pool) {
 		}
 		return w.pool == p
 	})
+}
+
+// scatter gives each event that waits a lane of its own: none waits for another any
+// more. Those stay together that have been tried, as a lane has one backoff.
+func (q *queue) scatter() {
+	for _, slot := range q.byKey.slots {
+		if slot.at == 0 {
+			continue
+		}
+		l := q.lanes.at(slot.at)
+		l.keyed = false
+		last, next := uint32(0), l.head
+		for next != 0 && (last == 0 && l.inFlight == 0 || q.entries.at(next).tries > 0) {
+			last, next = next, q.entries.at(next).next
+		}
+		l.tail = last
+		if last == 0 {
+			l.head = 0
+		} else {
+			q.entries.at(last).next = 0
+		}
+		for next != 0 {
+			at := next
+			e := q.entries.at(at)
+			next, e.next = e.next, 0
+			l.waiting--
+			if l.state == laneReady {
+				q.batching.ready--
+			}
+			e.lane = q.lanes.alloc()
+			*q.lanes.at(e.lane) = lane{key: l.key, head: at, tail: at, waiting: 1}
+			q.pushReady(e.lane)
+		}
+	}
+	q.byKey = laneTable{}
 }
 
 // endBackoffs makes every lane ready that is in backoff.
