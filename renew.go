@@ -170,39 +170,45 @@ func (q *queue) retire(p *pool) {
 	})
 }
 
-// scatter gives each event that waits a lane of its own: none waits for another any
-// more. Those stay together that have been tried, as a lane has one backoff.
+// scatter gives each event that waits a lane of its own, the oldest first: none waits
+// for another any more. Those stay together that have been tried, as a lane has one
+// backoff.
 func (q *queue) scatter() {
 	for _, slot := range q.byKey.slots {
-		if slot.at == 0 {
-			continue
-		}
-		l := q.lanes.at(slot.at)
-		l.keyed = false
-		last, next := uint32(0), l.head
-		for next != 0 && (last == 0 && l.inFlight == 0 || q.entries.at(next).tries > 0) {
-			last, next = next, q.entries.at(next).next
-		}
-		l.tail = last
-		if last == 0 {
-			l.head = 0
-		} else {
-			q.entries.at(last).next = 0
-		}
-		for next != 0 {
-			at := next
-			e := q.entries.at(at)
-			next, e.next = e.next, 0
-			l.waiting--
-			if l.state == laneReady {
-				q.batching.ready--
-			}
-			e.lane = q.lanes.alloc()
-			*q.lanes.at(e.lane) = lane{key: l.key, head: at, tail: at, waiting: 1}
-			q.pushReady(e.lane)
+		if slot.at != 0 {
+			q.cut(q.lanes.at(slot.at))
 		}
 	}
 	q.byKey = laneTable{}
+	for at := q.age.head; at != 0; at = q.entries.at(at).newer {
+		if e := q.entries.at(at); e.lane == 0 {
+			e.lane = q.lanes.alloc()
+			*q.lanes.at(e.lane) = lane{head: at, tail: at, waiting: 1}
+			q.pushReady(e.lane)
+		}
+	}
+}
+
+// cut takes from a lane the events that wait for others in it, which then have none.
+func (q *queue) cut(l *lane) {
+	l.keyed = false
+	last, next := uint32(0), l.head
+	for next != 0 && (last == 0 && l.inFlight == 0 || q.entries.at(next).tries > 0) {
+		last, next = next, q.entries.at(next).next
+	}
+	if l.tail = last; last == 0 {
+		l.head = 0
+	} else {
+		q.entries.at(last).next = 0
+	}
+	for next != 0 {
+		e := q.entries.at(next)
+		next, e.next, e.lane = e.next, 0, 0
+		l.waiting--
+		if l.state == laneReady {
+			q.batching.ready--
+		}
+	}
 }
 
 // endBackoffs makes every lane ready that is in backoff.
