@@ -16,16 +16,17 @@ import (
 
 // tracker is what the hook remembers of the broker. Its zero value is ready.
 type tracker struct {
-	wanted   atomic.Uint32 // kinds that a rule is about, a bit each; see watch
-	needs    atomic.Uint32 // what the callbacks are needed for
-	syncs    atomic.Bool   // an endpoint records publishes before they are acknowledged
-	complete atomic.Bool   // no connection is older than the tracking
-	sessions sessionTable
-	names    recentNames
-	late     sync.Map      // weak.Pointer[mqtt.Client] → lateMessages
-	leaving  sync.Map      // *mqtt.Client → []string: filters of an UNSUBSCRIBE that is being worked on
-	refused  atomic.Uint64 // connections refused so far: their lanes
-	seen     sync.Map      // weak.Pointer[mqtt.Client] → nil: connections since the tracking began, while not complete
+	wanted    atomic.Uint32 // kinds that a rule is about, a bit each; see watch
+	needs     atomic.Uint32 // what the callbacks are needed for
+	syncs     atomic.Bool   // an endpoint records publishes before they are acknowledged
+	complete  atomic.Bool   // no connection is older than the tracking
+	sessions  sessionTable
+	names     recentNames
+	late      sync.Map      // weak.Pointer[mqtt.Client] → lateMessages
+	leaving   sync.Map      // *mqtt.Client → []string: filters of an UNSUBSCRIBE that is being worked on
+	published atomic.Uint32 // messages signed so far: their numbers
+	refused   atomic.Uint64 // connections refused so far: their lanes
+	seen      sync.Map      // weak.Pointer[mqtt.Client] → nil: connections since the tracking began, while not complete
 
 	resubscribing sync.Map // *mqtt.Client → filterSet: filters of a SUBSCRIBE that is being worked on which were subscribed before
 }
@@ -130,7 +131,7 @@ func (h *Hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 	// before this one fails in a way that the broker ignores, so it marks the
 	// packet for OnPublished, in a field that has no meaning in a PUBLISH.
 	if h.need(needMessages) {
-		signPublish(cl, &pk)
+		h.signPublish(cl, &pk)
 	}
 	if h.syncs.Load() && acknowledged(cl, &pk) && !pk.Ignore && pk.TopicName != "" && h.wants(kindPublish) {
 		h.emitPublish(cl, &pk, beforeAck)

@@ -19,6 +19,7 @@ type message struct {
 	from      string
 	fromUser  string
 	published int64 // Unix seconds
+	number    int   // of its publication, see signPublish; 0 if it is not signed
 	qos       byte
 	retain    bool
 
@@ -71,6 +72,7 @@ func newMessage(pk *packets.Packet, topic, fromUser string) message {
 		from:      pk.Origin,
 		fromUser:  fromUser,
 		published: publishedAt(pk),
+		number:    numberOf(pk),
 		qos:       pk.FixedHeader.Qos,
 		retain:    pk.FixedHeader.Retain,
 	}
@@ -79,9 +81,13 @@ func newMessage(pk *packets.Packet, topic, fromUser string) message {
 // is reports whether pk is m once more. A packet id alone does not tell: the
 // broker forgets messages without saying so and gives their ids to others.
 // Neither does DUP: it is not set on every repetition, and set on the first
-// sending of what was queued for an absent client.
+// sending of what was queued for an absent client. Another hook may make another payload
+// and topic of them each time that it is sent.
 func (m *message) is(pk *packets.Packet) bool {
-	return m.published == publishedAt(pk) && m.from == pk.Origin && len(m.payload) == len(pk.Payload) &&
+	if m.published != publishedAt(pk) || m.from != pk.Origin || m.number != numberOf(pk) {
+		return false
+	}
+	return m.number != 0 || len(m.payload) == len(pk.Payload) &&
 		(pk.TopicName == "" || pk.TopicName == m.topic) &&
 		(unsafe.SliceData(m.payload) == unsafe.SliceData(pk.Payload) || pk.FixedHeader.Dup && bytes.Equal(m.payload, pk.Payload))
 }
@@ -135,7 +141,7 @@ func (h *Hook) messageSent(cl *mqtt.Client, pk *packets.Packet) {
 	s := h.sessions.lock(cl.ID)
 	defer h.sessions.unlock(s)
 	qos := pk.FixedHeader.Qos
-	if qos > 0 && s.cl.Load() != cl && h.isLate(cl, pk) {
+	if qos > 0 && s.cl.Load() != cl && (s.hasResent(cl) || h.isLate(cl, pk)) {
 		return
 	}
 	if m := s.messages[pk.PacketID]; qos > 0 && m != nil && m.is(pk) {
@@ -205,6 +211,13 @@ func (s *session) awaitsAck(cl *mqtt.Client) bool {
 	return s.cl.Load() == cl || s.resumed && s.state == sessionAccepted || s.isEarly(cl)
 }
 
+// hasResent reports whether what cl, which is not s.cl, was sent has been sent again
+// since: it was in flight before cl was closed, so s.cl has taken it along, unless it was
+// acknowledged before that.
+func (s *session) hasResent(cl *mqtt.Client) bool {
+	return s.resumed && s.state != sessionAccepted && cl.Closed()
+}
+
 // isEarly reports whether cl has not been reported as connected but will be:
 // the broker sends a resumed session's messages before it calls
 // OnSessionEstablished, and now and then before the CONNACK.
@@ -246,7 +259,7 @@ func (h *Hook) ackRead(cl *mqtt.Client, pk *packets.Packet) {
 		}
 	}
 	m.done = true
-	if unfinished {
+	if unfinished || cl.Closed() { // a takeover has taken along what was in flight, and cleared it here
 		m.awaits |= awaitBroker
 	}
 	s.settle(pk.PacketID, 0)

@@ -929,3 +929,84 @@ func TestAckMeetsTakeover(t *testing.T) {
 		})
 	}
 }
+
+// TestAckComesAfterTakeover has a connection read an acknowledgement when another one
+// has taken along what it had in flight, and is about to send that again.
+func TestAckComesAfterTakeover(t *testing.T) {
+	var got []event
+	h := observing(&got)
+	pk := messageTo("a")
+	old := callConnack(t, h, "", false, pk)
+	h.OnSessionEstablished(old, packets.Packet{})
+	h.OnPacketSent(old, pk, nil)
+	old.Stop(packets.ErrSessionTakenOver)
+	old.State.Inflight.Delete(1)
+	callAck(h, old, packets.Puback, 1)
+	next := callConnack(t, h, "", true, pk)
+	again := pk
+	again.FixedHeader.Dup = true
+	h.OnPacketSent(next, again, nil)
+	h.OnSessionEstablished(next, packets.Packet{})
+	callAck(h, next, packets.Puback, 1)
+	wantLines(t, lines(got), `message_delivered a p->s qos1 "x"`, `message_acked a p->s qos1 "x"`)
+	if n := h.messageCount("s"); n != 0 {
+		t.Errorf("%d messages remembered", n)
+	}
+}
+
+// TestLateSentOfWhatWasSentAgain has W tell what it has written when the next connection
+// has sent it again and its client has acknowledged it.
+func TestLateSentOfWhatWasSentAgain(t *testing.T) {
+	var got []event
+	h := observing(&got)
+	pk := messageTo("a")
+	old := callConnack(t, h, "", false, pk)
+	h.OnSessionEstablished(old, packets.Packet{})
+	callEnd(h, old, false)
+	next := callConnack(t, h, "", true, pk)
+	again := pk
+	again.FixedHeader.Dup = true
+	h.OnPacketSent(next, again, nil)
+	h.OnSessionEstablished(next, packets.Packet{})
+	callAck(h, next, packets.Puback, 1)
+	h.OnPacketSent(next, pk, nil) // it was in W's queue, too
+	h.OnPacketSent(old, pk, nil)
+	wantLines(t, lines(got), `message_delivered a p->s qos1 "x"`, `message_acked a p->s qos1 "x"`)
+}
+
+// A saltHook makes the payload anew for each client and each time, as one that
+// encrypts does.
+type saltHook struct {
+	mqtt.HookBase
+	sent atomic.Int64
+}
+
+func (*saltHook) ID() string           { return "salt" }
+func (*saltHook) Provides(b byte) bool { return b == mqtt.OnPacketEncode }
+
+func (s *saltHook) OnPacketEncode(_ *mqtt.Client, pk packets.Packet) packets.Packet {
+	if pk.FixedHeader.Type == packets.Publish {
+		pk.Payload = fmt.Appendf(nil, "%s%d", pk.Payload, s.sent.Add(1))
+	}
+	return pk
+}
+
+// TestPayloadMadeAnew has another hook make another payload of a message each time that
+// it is sent.
+func TestPayloadMadeAnew(t *testing.T) {
+	b := startBroker(t, messageKinds, withHook(new(saltHook)))
+	sub := mustConnect(t, b.addr, rawConnect{ID: "s"})
+	sub.subscribe(1, "a")
+	p := mustConnect(t, b.addr, rawConnect{ID: "p", Clean: true})
+	p.publish("a", "x", 1, false)
+	sub.expect(packets.Publish)
+	b.waitFor(t, `message_delivered a p->s qos1 "x1"`)
+	sub.disconnect(0)
+	sub = mustConnect(t, b.addr, rawConnect{ID: "s"})
+	sub.take()
+	sub.ping()
+	sub.disconnect(0)
+	p.disconnect(0)
+	b.awaitNoMessages(t, "s")
+	wantLines(t, lines(b.all()), `message_delivered a p->s qos1 "x1"`, `message_acked a p->s qos1 "x1"`)
+}

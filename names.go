@@ -12,8 +12,10 @@ import (
 // signPublish writes into a message who publishes it, and its topic, where the broker
 // has what a CONNECT says. It does nothing with that in a PUBLISH, but copies it with
 // the message to wherever that is kept: the client id may be another user's by the
-// time of a delivery, and the topic replaced by an alias.
-func signPublish(cl *mqtt.Client, pk *packets.Packet) {
+// time of a delivery, and the topic replaced by an alias. The number tells one message
+// from another.
+func (t *tracker) signPublish(cl *mqtt.Client, pk *packets.Packet) {
+	pk.Connect.Keepalive = uint16(t.published.Add(1))
 	pk.Connect.ClientIdentifier, pk.Connect.Username = cl.ID, cl.Properties.Username
 	pk.Connect.WillTopic = pk.TopicName
 }
@@ -22,6 +24,14 @@ func signPublish(cl *mqtt.Client, pk *packets.Packet) {
 // another hook may.
 func isSigned(pk *packets.Packet) bool {
 	return pk.Connect.ClientIdentifier != "" && pk.Connect.ClientIdentifier == pk.Origin
+}
+
+// numberOf returns the number of a message that is signed, which is not 0, or 0.
+func numberOf(pk *packets.Packet) int {
+	if !isSigned(pk) {
+		return 0
+	}
+	return int(pk.Connect.Keepalive) + 1
 }
 
 // publisherOf returns the user name of a message's publisher, "" for none. What
