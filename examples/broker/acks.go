@@ -31,17 +31,22 @@ type ackConn struct {
 	mu    sync.Mutex
 	acks  []byte      // wait to be written
 	timer *time.Timer // writes them when the broker takes long to read again
+	err   error       // in writing: what came after it would be within a packet
 }
 
 // Read writes the acknowledgements that wait, and reads. An error in writing is
-// one that reading meets, too. Who is writing takes them along, and may have to wait
+// one of reading, too. Who is writing takes them along, and may have to wait
 // for a client that waits itself for the broker to read.
 func (c *ackConn) Read(b []byte) (int, error) {
 	if c.mu.TryLock() {
 		if len(c.acks) > 0 {
 			_ = c.writeAcks()
 		}
+		err := c.err
 		c.mu.Unlock()
+		if err != nil {
+			return 0, err
+		}
 	}
 	n, err := c.Conn.Read(b)
 	c.several.Store(!isOne(b[:n]))
@@ -54,7 +59,7 @@ func (c *ackConn) Write(packet []byte) (int, error) {
 	defer c.mu.Unlock()
 	none, wait := len(c.acks) == 0, isAck(packet) && c.several.Load()
 	if none && !wait {
-		return c.Conn.Write(packet)
+		return c.write(packet)
 	}
 	c.acks = append(c.acks, packet...)
 	switch {
@@ -93,9 +98,17 @@ func (c *ackConn) flush() {
 // writeAcks writes what waits; it needs the lock.
 func (c *ackConn) writeAcks() error {
 	c.timer.Stop()
-	_, err := c.Conn.Write(c.acks)
+	_, err := c.write(c.acks)
 	c.acks = c.acks[:0]
 	return err
+}
+
+// write writes, unless that has failed; it needs the lock.
+func (c *ackConn) write(b []byte) (n int, err error) {
+	if c.err == nil {
+		n, c.err = c.Conn.Write(b)
+	}
+	return n, c.err
 }
 
 // isOne reports whether what was read looks like one packet, or less. It is wrong

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -191,6 +193,42 @@ func TestCloseOfOneThatDoesNotRead(t *testing.T) {
 				}
 				if took := time.Since(begin); took != tt.want {
 					t.Errorf("Close took %v, want %v", took, tt.want)
+				}
+			})
+		})
+	}
+}
+
+// TestNothingFollowsATornPacket has a client take a part of a packet only, for longer
+// than the broker waits.
+func TestNothingFollowsATornPacket(t *testing.T) {
+	for name, torn := range map[string]func(conn *ackConn){
+		"a message": func(conn *ackConn) { _, _ = conn.Write([]byte(message)) },
+		"acknowledgements": func(conn *ackConn) {
+			_, _ = conn.Write([]byte(puback1))
+			time.Sleep(time.Minute)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				broker, client := net.Pipe()
+				defer client.Close()
+				conn := &ackConn{Conn: broker}
+				conn.several.Store(true)
+				go func() { _, _ = client.Read(make([]byte, 1)) }()
+				_ = conn.SetDeadline(time.Now().Add(time.Second))
+				torn(conn)
+				_ = conn.SetDeadline(time.Now().Add(time.Hour)) // the client has sent something
+				_, _ = conn.Write([]byte(puback2))
+				go func() {
+					_, err := conn.Read(make([]byte, 1))
+					if !errors.Is(err, os.ErrDeadlineExceeded) {
+						t.Errorf("Read: %v", err)
+					}
+					_ = conn.Close()
+				}()
+				if rest, _ := io.ReadAll(client); len(rest) > 0 {
+					t.Errorf("%q was written after a part of a packet", rest)
 				}
 			})
 		})
