@@ -82,12 +82,13 @@ func newMessage(pk *packets.Packet, topic, fromUser string) message {
 // broker forgets messages without saying so and gives their ids to others.
 // Neither does DUP: it is not set on every repetition, and set on the first
 // sending of what was queued for an absent client. Another hook may make another payload
-// and topic of them each time that it is sent.
+// and topic of them each time that it is sent. A retained message has the number of its
+// publication each time that a client subscribes.
 func (m *message) is(pk *packets.Packet) bool {
 	if m.published != publishedAt(pk) || m.from != pk.Origin || m.number != numberOf(pk) {
 		return false
 	}
-	return m.number != 0 || len(m.payload) == len(pk.Payload) &&
+	return m.number != 0 && !m.retain || len(m.payload) == len(pk.Payload) &&
 		(pk.TopicName == "" || pk.TopicName == m.topic) &&
 		(unsafe.SliceData(m.payload) == unsafe.SliceData(pk.Payload) || pk.FixedHeader.Dup && bytes.Equal(m.payload, pk.Payload))
 }

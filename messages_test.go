@@ -1010,3 +1010,24 @@ func TestPayloadMadeAnew(t *testing.T) {
 	b.awaitNoMessages(t, "s")
 	wantLines(t, lines(b.all()), `message_delivered a p->s qos1 "x1"`, `message_acked a p->s qos1 "x1"`)
 }
+
+// TestRetainedAgain has a client subscribe once more when it has acknowledged a retained
+// message that the connection before did not get to send: that has the same packet id.
+func TestRetainedAgain(t *testing.T) {
+	var got []event
+	h := observing(&got)
+	pk := messageTo("a")
+	pk.FixedHeader.Retain = true
+	pk, _ = h.OnPublish(&mqtt.Client{ID: "p"}, pk)
+	first, second := pk.Copy(true), pk.Copy(true)
+	cl := callConnack(t, h, "", true, first)
+	again := first
+	again.FixedHeader.Dup = true
+	h.OnPacketSent(cl, again, nil)
+	h.OnSessionEstablished(cl, packets.Packet{})
+	callAck(h, cl, packets.Puback, 1)
+	cl.State.Inflight.Set(second)
+	h.OnPacketSent(cl, second, nil)
+	const delivered, acked = `message_delivered a p->s qos1 retain "x"`, `message_acked a p->s qos1 retain "x"`
+	wantLines(t, lines(got), delivered, acked, delivered)
+}
