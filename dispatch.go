@@ -122,7 +122,7 @@ func (q *queue) fill(w *worker) bool {
 		if l.inFlight == 0 {
 			q.forgetLane(at)
 		}
-		if len(w.jobs) == most || room <= 0 || q.ready.head == 0 || len(w.jobs) > 0 && q.alone(q.lanes.at(q.ready.head)) {
+		if q.ready.head == 0 || len(w.jobs) > 0 && (len(w.jobs) == most || room <= 0 || q.alone(q.lanes.at(q.ready.head))) {
 			break
 		}
 		at = q.popReady()

@@ -321,6 +321,35 @@ func TestDropOldestSparesWhatIsInFlight(t *testing.T) {
 	})
 }
 
+// TestDroppedFromUnderAWorker: a worker that was woken for an event which an overflow
+// drops before the worker has it takes what is ready instead.
+func TestDroppedFromUnderAWorker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := defaultEndpoint()
+		c.PoolSize, c.Queue.Capacity = 1, 2
+		var got []string
+		e := startFake(c, func(req *request, _ time.Time, _ <-chan struct{}) outcome {
+			got = append(got, payloadOf(req.body))
+			return outcome{status: 200}
+		})
+		synctest.Wait()   // the worker is idle
+		e.queue.mu.Lock() // so that it does not run between the offers
+		for i := range 3 {
+			ev := publishOf(fmt.Sprint("c", i), fmt.Sprint(i))
+			rec := appendRecord(nil, ev)
+			ticket := e.queue.ticketOf(ev, len(rec))
+			e.queue.enter(&ticket, rec)
+		}
+		e.queue.mu.Unlock()
+		synctest.Wait()
+		checkQueue(t, e.queue)
+		if want := []string{"1", "2"}; !slices.Equal(got, want) {
+			t.Errorf("delivered %v at once, want %v", got, want)
+		}
+		e.stop(time.Second)
+	})
+}
+
 func TestBlockWaitsForRoomAndNoLonger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := defaultEndpoint()
