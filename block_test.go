@@ -53,8 +53,6 @@ func TestBlockWakesAllThatFit(t *testing.T) {
 	})
 }
 
-// TestBlockComesInInOrder has a publish that needs much room wait before those
-// that need little: it keeps its place until its time is over.
 // TestBlockWaitsForAllAtOnce has publishes wait for an endpoint that is down: another
 // one, which keeps up with them now and then, loses nothing by that, and has the
 // events of a client in their order.
@@ -197,6 +195,8 @@ func TestBlockIsOneEndpointsOwn(t *testing.T) {
 	}
 }
 
+// TestBlockComesInInOrder has a publish that needs much room wait before those
+// that need little: it keeps its place until its time is over.
 func TestBlockComesInInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := defaultEndpoint()
