@@ -40,14 +40,13 @@ func (driver) Publisher(c stream.Config) (stream.Publisher, error) {
 	ctx, cancel := timeout(context.Background())
 	defer cancel()
 	_, err := p.ready(ctx)
-	var misconfigured *stream.Misconfigured
 	p.link.Lock()
 	dialErr := p.dialErr
 	p.link.Unlock()
 	if dialErr != nil {
 		return nil, dialErr
 	}
-	if errors.As(err, &misconfigured) {
+	if isMisconfigured(err) {
 		p.Close()
 		return nil, err
 	}
@@ -168,12 +167,11 @@ func (p *publisher) checked(err error, givenUp bool) error {
 		p.doubted = true // as it may have been before
 		return err
 	}
-	var misconfigured *stream.Misconfigured
 	p.checkAt = time.Now().Add(checkEvery)
 	if err != nil {
 		p.checkAt = time.Now().Add(recheck)
 	}
-	if err == nil || !p.fine || errors.As(err, &misconfigured) { // else publishing may work all the same
+	if err == nil || !p.fine || isMisconfigured(err) { // else publishing may work all the same
 		p.failed, p.fine = err, err == nil && !p.doubted
 	}
 	return p.failed
@@ -195,6 +193,19 @@ const (
 	codeNoCluster       = 10074 // replicas > 1 not supported in non-clustered mode
 	codeNotUnique       = 10100 // filtered consumer not unique on workqueue stream
 )
+
+// codeOf returns the code of an error of JetStream's, and 0 for any other.
+func codeOf(err error) jetstream.ErrorCode {
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
+		return api.ErrorCode
+	}
+	return 0
+}
+
+func isMisconfigured(err error) bool {
+	_, ok := errors.AsType[*stream.Misconfigured](err)
+	return ok
+}
 
 func (p *publisher) Publish(ctx context.Context, partition int, id string, event []byte) error {
 	conn, err := p.ready(ctx)
@@ -221,12 +232,10 @@ const overhead = 256
 func publish(ctx context.Context, js jetstream.JetStream, name, subject, id string, data []byte) error {
 	m := &nats.Msg{Subject: subject, Data: data, Header: nats.Header{jetstream.MsgIDHeader: []string{id}}}
 	_, err := js.PublishMsg(ctx, m, jetstream.WithExpectStream(name), jetstream.WithRetryAttempts(0))
-	var api *jetstream.APIError
-	switch {
-	case err == nil:
-	case errors.Is(err, nats.ErrMaxPayload), errors.As(err, &api) && api.ErrorCode == codeTooLarge:
+	switch code := codeOf(err); {
+	case errors.Is(err, nats.ErrMaxPayload), code == codeTooLarge:
 		return &stream.Refused{Err: err}
-	case errors.As(err, &api) && api.ErrorCode == codeOtherStream:
+	case code == codeOtherStream:
 		return &stream.Misconfigured{Err: err}
 	}
 	return err

@@ -71,7 +71,8 @@ func ensure(ctx context.Context, js jetstream.JetStream, want jetstream.StreamCo
 	}
 	if err != nil {
 		err = fmt.Errorf("stream %s: %w", want.Name, err)
-		if isImpossible(err) {
+		switch codeOf(err) {
+		case codeInvalidConfig, codeSubjectsOverlap, codeNoCluster: // and not what may pass, as resources that are missing
 			err = &stream.Misconfigured{Err: err}
 		}
 		return nil, err
@@ -89,20 +90,6 @@ func agrees(have *jetstream.StreamInfo, want *jetstream.StreamConfig) error {
 		return &stream.Misconfigured{Err: fmt.Errorf("stream %s has other settings: %s", want.Name, strings.Join(found, "; "))}
 	}
 	return nil
-}
-
-// isImpossible reports whether a stream can never be made like this, as far as
-// the server says so: resources may come, and servers too.
-func isImpossible(err error) bool {
-	var api *jetstream.APIError
-	if !errors.As(err, &api) {
-		return false
-	}
-	switch api.ErrorCode {
-	case codeInvalidConfig, codeSubjectsOverlap, codeNoCluster:
-		return true
-	}
-	return false
 }
 
 // differences says what in a stream is not as it has to be.

@@ -118,8 +118,7 @@ func (driver) Source(ctx context.Context, c stream.Config) (stream.Source, error
 		if err == nil {
 			break
 		}
-		var misconfigured *stream.Misconfigured
-		if errors.As(err, &misconfigured) {
+		if isMisconfigured(err) {
 			conn.conn.Close()
 			return nil, err
 		}
@@ -214,8 +213,7 @@ func (s *source) cut() {
 func (s *source) takesPart() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var misconfigured *stream.Misconfigured
-	return !errors.As(s.failed, &misconfigured)
+	return !isMisconfigured(s.failed)
 }
 
 // check returns what is wrong with the stream, which somebody may have made anew.
@@ -263,8 +261,7 @@ func (s *source) look() error {
 	s.mu.Unlock()
 	begin := time.Now()
 	if err := s.check(); err != nil {
-		var misconfigured *stream.Misconfigured
-		if errors.As(err, &misconfigured) {
+		if isMisconfigured(err) {
 			s.mu.Lock()
 			s.giveAway(len(s.partitions))
 			s.mu.Unlock()
@@ -422,11 +419,10 @@ func (s *source) takeMore(most int, taken map[int]bool) error {
 			break
 		}
 		err := s.take(n)
-		var api *jetstream.APIError
 		switch {
 		case err == nil:
 			delete(s.denied, n)
-		case !errors.As(err, &api) || api.ErrorCode != codeNotUnique:
+		case codeOf(err) != codeNotUnique:
 			return err
 		case s.denied[n]: // a worker that was faster would be seen by now
 			foreign = fmt.Errorf("stream %s has a consumer that is no worker's and keeps workers from its partitions: %w", s.config.Name, err)
