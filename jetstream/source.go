@@ -475,30 +475,21 @@ func (s *source) delete(p *partition) {
 	}
 }
 
-// Reset implements [stream.Source].
+// Reset implements [stream.Source]. Who calls it has locks that may be taken under
+// s.mu, so it is done elsewhere.
 func (s *source) Reset(n int, wait bool) {
-	if !s.mu.TryLock() { // the caller has locks of its own
-		s.tasks.Go(func() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.reset(n, wait)
-		})
-		return
-	}
-	defer s.mu.Unlock()
-	s.reset(n, wait)
-}
-
-// reset is Reset, with s.mu held.
-func (s *source) reset(n int, wait bool) {
-	p := s.partitions[n]
-	if p == nil {
-		return // it is on its way back
-	}
-	if wait {
-		s.resting[n] = time.Now().Add(resetDelay)
-	}
-	s.leave(p)
+	s.tasks.Go(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		p := s.partitions[n]
+		if p == nil {
+			return // it is on its way back
+		}
+		if wait {
+			s.resting[n] = time.Now().Add(resetDelay)
+		}
+		s.leave(p)
+	})
 }
 
 // touch tells the server about events that take long.

@@ -321,6 +321,7 @@ func TestAcksComeFirst(t *testing.T) {
 	}
 	close(to.ended)
 	s.Reset(0, false)
+	<-to.ends
 	publishOne(t, p, "last")
 	if got := string(to.next(t).Data()); got != "last" {
 		t.Errorf("%s came again", got)
