@@ -25,7 +25,7 @@ type partition struct {
 	unacked map[uint64]*message // by sequence number in the stream
 	acked   string              // where the last acknowledgement went
 	size    int                 // of those of them that the worker has
-	room    chan struct{}       // says that there may be room; holds one, for the one that waits
+	room    chan struct{}       // says that there may be room; holds one
 }
 
 // take makes a consumer for a partition, which fails while there is another.
@@ -141,19 +141,12 @@ func (p *partition) admit(n int) bool {
 	return !p.over
 }
 
-func (p *partition) signal() {
-	select {
-	case p.room <- struct{}{}:
-	default:
-	}
-}
-
 // end lets no more events come.
 func (p *partition) end() {
 	p.mu.Lock()
 	p.over = true
 	p.mu.Unlock()
-	p.signal()
+	signal(p.room)
 	p.consume.Stop()
 }
 
@@ -201,19 +194,21 @@ type acks struct {
 	waiting []*message
 	flushed []chan struct{} // to be closed when all that wait now are sent
 	closed  bool
-	some    chan struct{} // holds one: more would say nothing new
+	some    chan struct{} // says that there is something to do; holds one
 }
 
 func (a *acks) add(m *message) {
 	a.mu.Lock()
 	a.waiting = append(a.waiting, m)
 	a.mu.Unlock()
-	a.signal()
+	signal(a.some)
 }
 
-func (a *acks) signal() {
+// signal puts something into a channel that holds one, unless it is there already:
+// more would say nothing new.
+func signal(c chan<- struct{}) {
 	select {
-	case a.some <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -250,7 +245,7 @@ func (p *partition) acknowledge(m *message) {
 	p.size -= len(m.Data())
 	p.acked = m.Reply()
 	p.mu.Unlock()
-	p.signal()
+	signal(p.room)
 	_ = m.Msg.Ack() // one that is lost makes the event come again
 }
 
@@ -266,7 +261,7 @@ func (a *acks) flush() {
 	if closed {
 		return
 	}
-	a.signal()
+	signal(a.some)
 	<-done
 }
 
@@ -274,5 +269,5 @@ func (a *acks) close() {
 	a.mu.Lock()
 	a.closed = true
 	a.mu.Unlock()
-	a.signal()
+	signal(a.some)
 }

@@ -80,7 +80,7 @@ type source struct {
 	end    context.CancelFunc
 	tasks  sync.WaitGroup // the goroutines of this source, but for
 	leaves sync.WaitGroup // those that give partitions back
-	again  chan struct{}  // a beat before its time; holds one, more would say nothing new
+	again  chan struct{}  // a beat before its time; holds one
 
 	// It is not held across anything that waits for the connection. The
 	// queue's lock may be taken under it, see Reset for the other way.
@@ -166,10 +166,7 @@ func (s *source) Start(sink stream.Sink) {
 	})
 	s.conn.SetReconnectHandler(func(conn *nats.Conn) {
 		s.connected(conn)
-		select {
-		case s.again <- struct{}{}:
-		default:
-		}
+		signal(s.again)
 	})
 	s.tasks.Go(s.run)
 	s.tasks.Go(s.acks.run)
