@@ -249,18 +249,13 @@ func (p *partition) acknowledge(m *message) {
 	_ = m.Msg.Ack() // one that is lost makes the event come again
 }
 
-// flush returns when all acknowledgements are sent that wait.
+// flush returns when all acknowledgements are sent that wait. It is not for after
+// close.
 func (a *acks) flush() {
 	done := make(chan struct{})
 	a.mu.Lock()
-	closed := a.closed
-	if !closed {
-		a.flushed = append(a.flushed, done)
-	}
+	a.flushed = append(a.flushed, done)
 	a.mu.Unlock()
-	if closed {
-		return
-	}
 	signal(a.some)
 	<-done
 }
