@@ -119,35 +119,21 @@ func TestPartitionLeaves(t *testing.T) {
 	s, p := startSource(t, nats.ClientURL(), nats.ClientURL(), 1, to)
 	publishOne(t, p, "a")
 	m := to.next(t)
-	st, err := js.Stream(t.Context(), "MQTT_WEBHOOKS")
-	if err != nil {
-		t.Fatal(err)
-	}
-	consumers := func() (names []string) {
-		l := st.ConsumerNames(t.Context())
-		for name := range l.Name() {
-			names = append(names, name)
-		}
-		if err := l.Err(); err != nil {
-			t.Fatal(err)
-		}
-		return names
-	}
-	before := consumers()
+	before := consumers(t, js)
 	if len(before) != 1 {
 		t.Fatalf("consumers %v", before)
 	}
 	s.Reset(0, false)
 	<-to.ends
 	for end := time.Now().Add(12 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		if now := consumers(); len(now) != 1 || now[0] != before[0] {
+		if now := consumers(t, js); len(now) != 1 || now[0] != before[0] {
 			t.Fatalf("consumers %v, before %v", now, before)
 		}
 	}
 	m.Ack()
 	close(to.ended)
 	eventually(t, 20*time.Second, func() string { // it comes again as another one
-		if now := consumers(); len(now) != 1 || now[0] == before[0] {
+		if now := consumers(t, js); len(now) != 1 || now[0] == before[0] {
 			return fmt.Sprintf("consumers %v, before %v", now, before)
 		}
 		return ""
@@ -187,16 +173,7 @@ func TestAckLost(t *testing.T) {
 		t.Fatalf("got %s, want b", got)
 	}
 	m.Ack()
-	eventually(t, 30*time.Second, func() string {
-		st, err := js.Stream(t.Context(), "MQTT_WEBHOOKS")
-		if err != nil {
-			return err.Error()
-		}
-		if n := st.CachedInfo().State.Msgs; n > 0 {
-			return fmt.Sprintf("%d events are left", n)
-		}
-		return ""
-	})
+	awaitEmpty(t, js)
 	if len(to.events) > 0 {
 		t.Errorf("%s came again", (<-to.events).Data())
 	}
@@ -226,24 +203,15 @@ func TestLostPartitions(t *testing.T) {
 	to := newSink()
 	const partitions = 32
 	startSource(t, nats.ClientURL(), nats.ClientURL(), partitions, to)
-	st, err := js.Stream(t.Context(), "MQTT_WEBHOOKS")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var names []string
 	eventually(t, 20*time.Second, func() string {
-		names = names[:0]
-		l := st.ConsumerNames(t.Context())
-		for name := range l.Name() {
-			names = append(names, name)
-		}
-		if len(names) < partitions {
-			return fmt.Sprintf("%d consumers: %v", len(names), l.Err())
+		if names = consumers(t, js); len(names) < partitions {
+			return fmt.Sprintf("%d consumers", len(names))
 		}
 		return ""
 	})
 	for _, name := range names {
-		if err := st.DeleteConsumer(t.Context(), name); err != nil {
+		if err := js.DeleteConsumer(t.Context(), "MQTT_WEBHOOKS", name); err != nil {
 			t.Fatal(err)
 		}
 	}

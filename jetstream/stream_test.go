@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -110,16 +111,43 @@ func TestDeadLetters(t *testing.T) {
 // awaitEmpty waits until nothing is left in the stream.
 func awaitEmpty(t testing.TB, js jetstream.JetStream) {
 	t.Helper()
-	eventually(t, 10*time.Second, func() string {
+	awaitLeft(t, js, 0)
+}
+
+// awaitLeft waits until n events are left in the stream.
+func awaitLeft(t testing.TB, js jetstream.JetStream, n uint64) {
+	t.Helper()
+	eventually(t, 30*time.Second, func() string {
 		s, err := js.Stream(t.Context(), "MQTT_WEBHOOKS")
 		if err != nil {
 			return err.Error()
 		}
-		if left := s.CachedInfo().State.Msgs; left > 0 {
-			return fmt.Sprintf("%d events are left in the stream", left)
+		if left := s.CachedInfo().State.Msgs; left != n {
+			return fmt.Sprintf("%d events are left in the stream, want %d", left, n)
 		}
 		return ""
 	})
+}
+
+// consumers returns the names of the stream's consumers, of which there are none
+// before it is made.
+func consumers(t testing.TB, js jetstream.JetStream) (names []string) {
+	t.Helper()
+	s, err := js.Stream(t.Context(), "MQTT_WEBHOOKS")
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := s.ConsumerNames(t.Context())
+	for name := range l.Name() {
+		names = append(names, name)
+	}
+	if err := l.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return names
 }
 
 // TestTooOld gives events up that are older than max_age, without an attempt.
@@ -176,16 +204,7 @@ func TestUnreadable(t *testing.T) {
 	}
 	addUp(t, w.Stats().Endpoints["orders"])
 	// The newer one holds the partition up until somebody understands it.
-	eventually(t, 10*time.Second, func() string {
-		st, err := js.Stream(t.Context(), "MQTT_WEBHOOKS")
-		if err != nil {
-			return err.Error()
-		}
-		if left := st.CachedInfo().State.Msgs; left != 11 {
-			return fmt.Sprintf("%d events are left, want 11", left)
-		}
-		return ""
-	})
+	awaitLeft(t, js, 11)
 }
 
 // TestDeadLettersFull lets a stream of dead letters be full: what is refused
@@ -331,13 +350,8 @@ func TestShares(t *testing.T) {
 	shares := func(want ...int) {
 		t.Helper()
 		eventually(t, 30*time.Second, func() string {
-			st, err := js.Stream(t.Context(), "MQTT_WEBHOOKS")
-			if err != nil {
-				return err.Error()
-			}
 			byWorker := make(map[string]int)
-			names := st.ConsumerNames(t.Context())
-			for name := range names.Name() {
+			for _, name := range consumers(t, js) {
 				worker, _, _ := strings.Cut(name[strings.LastIndexByte(name, '-')+1:], "_")
 				byWorker[worker]++
 			}
