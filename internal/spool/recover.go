@@ -61,12 +61,13 @@ func Open(dir string, opts Options, recovered func(Ref, []byte)) (*Spool, Recove
 }
 
 func newSpool(dir string, opts Options) *Spool {
+	maxBytes := cmp.Or(opts.MaxBytes, defaultMaxBytes)
 	s := &Spool{
 		dir:         dir,
-		fs:          opts.fs,
-		segmentSize: opts.segmentSize,
-		bufferSize:  opts.bufferSize,
-		sync:        opts.Sync,
+		fs:          cmp.Or[fileSystem](opts.fs, osFS{}),
+		segmentSize: cmp.Or(opts.segmentSize, segmentSize(maxBytes)),
+		bufferSize:  cmp.Or(opts.bufferSize, defaultBufferSize),
+		sync:        cmp.Or(opts.Sync, defaultSync),
 		notify:      opts.Notify,
 		room:        opts.Room,
 		seed:        rand.Uint64(),
@@ -74,19 +75,7 @@ func newSpool(dir string, opts Options) *Spool {
 		wake:        make(chan struct{}, 1),
 		exited:      make(chan struct{}),
 	}
-	if s.fs == nil {
-		s.fs = osFS{}
-	}
-	s.maxBytes.Store(cmp.Or(opts.MaxBytes, defaultMaxBytes))
-	if s.segmentSize == 0 {
-		s.segmentSize = segmentSize(s.maxBytes.Load())
-	}
-	if s.bufferSize == 0 {
-		s.bufferSize = defaultBufferSize
-	}
-	if s.sync == 0 {
-		s.sync = defaultSync
-	}
+	s.maxBytes.Store(maxBytes)
 	return s
 }
 
@@ -98,7 +87,6 @@ func (s *Spool) recover(recovered func(Ref, []byte)) (r Recovery, err error) {
 	}
 	var ids []id // of segments, in order, a compacted one before what it replaces
 	logs := map[id]bool{}
-	var rest []string
 	for _, name := range names {
 		i, suffix, ok := parseName(name)
 		if !ok {
@@ -108,8 +96,6 @@ func (s *Spool) recover(recovered func(Ref, []byte)) (r Recovery, err error) {
 		if suffix == logSuffix {
 			ids = append(ids, i)
 			logs[i] = true
-		} else {
-			rest = append(rest, name)
 		}
 	}
 	s.nextSeq++
@@ -141,9 +127,8 @@ func (s *Spool) recover(recovered func(Ref, []byte)) (r Recovery, err error) {
 			r.Unreadable = append(r.Unreadable, fmt.Errorf("%s: another file has its number", s.path(i.name(logSuffix))))
 		}
 	}
-	for _, name := range rest {
-		i, suffix, _ := parseName(name)
-		if suffix == tempSuffix || !logs[i] {
+	for _, name := range names {
+		if i, suffix, ok := parseName(name); ok && (suffix == tempSuffix || !logs[i]) {
 			_ = s.fs.remove(s.path(name))
 		}
 	}
