@@ -19,7 +19,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
 )
@@ -345,7 +344,6 @@ func (b *bench) throughBroker(qos byte, hook bool, args arguments) (o, received 
 	if o, err = p.outcome(); err != nil {
 		return o, received, err
 	}
-	o.CPU = 0
 	if hook && !args.Hang {
 		if _, err := r.line(); err != nil { // "done"
 			return o, received, err
@@ -359,19 +357,6 @@ func (b *bench) throughBroker(qos byte, hook bool, args arguments) (o, received 
 	received, err = r.outcome()
 	return o, received, err
 }
-
-// median returns the middle of a figure of all rounds.
-func (r *row) median(figure func(o outcome) float64) float64 {
-	var all []float64
-	for _, o := range r.results {
-		all = append(all, figure(o))
-	}
-	slices.Sort(all)
-	return all[len(all)/2]
-}
-
-func perSecond(o outcome) float64    { return float64(o.Events) / o.Seconds }
-func microseconds(o outcome) float64 { return o.CPU / float64(o.Events) * 1e6 }
 
 // cpuName is what Linux calls the processor, with a comma, or nothing.
 func cpuName() string {

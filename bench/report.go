@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -24,28 +25,43 @@ func (t *table) figures(i int) figures {
 			break
 		}
 	}
-	var own []outcome // without what is somebody else's
-	for n, o := range r.results {
-		for _, other := range t.rows {
-			if other.name == r.minus {
-				o.CPU -= other.results[n].CPU * float64(o.Events) / float64(other.results[n].Events)
-			}
+	own := slices.Clone(r.results) // without what is somebody else's
+	for _, other := range t.rows {
+		if other.name != r.minus {
+			continue
 		}
-		own = append(own, o)
+		for n, o := range other.results {
+			own[n].CPU -= o.CPU * float64(own[n].Events) / float64(o.Events)
+		}
 	}
-	mine := row{results: own}
-	n := 0
 	ratio := func(figure func(outcome) float64) float64 {
-		n = 0
-		return mine.median(func(o outcome) float64 {
-			n++
-			return figure(o) / figure(base.results[n-1])
-		})
+		var ratios []float64
+		for n, o := range own {
+			ratios = append(ratios, figure(o)/figure(base.results[n]))
+		}
+		return median(ratios)
 	}
 	return figures{
-		perSecond: mine.median(perSecond), cpu: mine.median(microseconds),
+		perSecond: medianOf(own, perSecond), cpu: medianOf(own, microseconds),
 		perSecondRatio: ratio(perSecond), cpuRatio: ratio(microseconds),
 	}
+}
+
+func perSecond(o outcome) float64    { return float64(o.Events) / o.Seconds }
+func microseconds(o outcome) float64 { return o.CPU / float64(o.Events) * 1e6 }
+
+// medianOf returns the middle of a figure of all rounds.
+func medianOf(results []outcome, figure func(outcome) float64) float64 {
+	var all []float64
+	for _, o := range results {
+		all = append(all, figure(o))
+	}
+	return median(all)
+}
+
+func median(all []float64) float64 {
+	slices.Sort(all)
+	return all[len(all)/2]
 }
 
 // print prints a table in Markdown.
@@ -57,12 +73,12 @@ func (t *table) print(out io.Writer) {
 		if r.minus != "" {
 			notes = append(notes, "CPU over "+r.minus)
 		}
-		if p99 := r.median(func(o outcome) float64 { return o.P99 }); p99 > 0 {
-			p50 := r.median(func(o outcome) float64 { return o.P50 })
+		if p99 := medianOf(r.results, func(o outcome) float64 { return o.P99 }); p99 > 0 {
+			p50 := medianOf(r.results, func(o outcome) float64 { return o.P50 })
 			notes = append(notes, fmt.Sprintf("publish to receipt p50 %.1f ms, p99 %.1f ms", p50, p99))
 		}
-		if p99 := r.median(func(o outcome) float64 { return o.AckP99 }); p99 > 0 {
-			p50 := r.median(func(o outcome) float64 { return o.AckP50 })
+		if p99 := medianOf(r.results, func(o outcome) float64 { return o.AckP99 }); p99 > 0 {
+			p50 := medianOf(r.results, func(o outcome) float64 { return o.AckP50 })
 			notes = append(notes, fmt.Sprintf("publish to PUBACK p50 %.2f ms, p99 %.2f ms", p50, p99))
 		}
 		lost := 0
