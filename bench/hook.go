@@ -43,12 +43,9 @@ func newHook(args arguments) (*webhook.Hook, error) {
 		e.Queue.Type, e.Queue.Dir = webhook.DiskQueue, args.Dir // MaxBytes is -1
 		e.Queue.Overflow, e.Queue.BlockTimeout = webhook.Block, time.Hour
 	}
-	if args.Hang {
-		e.Timeout = time.Hour
-	}
 	drain := 5 * time.Minute
 	if args.Hang {
-		drain = -1
+		e.Timeout, drain = time.Hour, -1
 	}
 	h := new(webhook.Hook)
 	return h, h.Init(&webhook.Options{Config: &webhook.Config{Endpoints: []webhook.Endpoint{e}}, DrainTimeout: drain})

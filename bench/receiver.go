@@ -18,7 +18,6 @@ const reply = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 type receiver struct {
 	args     arguments
 	requests atomic.Int64
-	done     chan struct{} // closed after args.Events requests
 
 	latencies []time.Duration // by request
 }
@@ -31,7 +30,7 @@ func receive(args arguments) error {
 		return err
 	}
 	fmt.Println(l.Addr())
-	r := &receiver{args: args, done: make(chan struct{})}
+	r := &receiver{args: args}
 	if args.Latency {
 		r.latencies = make([]time.Duration, args.Events)
 	}
@@ -43,10 +42,6 @@ func receive(args arguments) error {
 			}
 			go r.serve(conn)
 		}
-	}()
-	go func() {
-		<-r.done
-		fmt.Println("done")
 	}()
 	untilStdinCloses()
 	o := outcome{Events: int(r.requests.Load())}
@@ -88,7 +83,7 @@ func (r *receiver) serve(conn net.Conn) {
 			return
 		}
 		if i == int64(r.args.Events) {
-			close(r.done)
+			fmt.Println("done")
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -225,7 +224,7 @@ func work(args arguments) error {
 	ended := make(chan error, 1)
 	go func() { ended <- d.Run(ctx) }() // ends with ctx
 	if args.Events == 0 {
-		_, _ = io.Copy(io.Discard, os.Stdin)
+		untilStdinCloses()
 		cancel()
 		return <-ended
 	}
