@@ -129,6 +129,24 @@ func (p *process) end() {
 	}
 }
 
+// kill stops the process as an operator does who has no patience.
+func (p *process) kill() {
+	p.t.Helper()
+	for late := time.After(patience); ; {
+		_ = p.cmd.Process.Signal(syscall.SIGTERM) // fails when it has ended
+		select {
+		case <-p.exited:
+			if got := p.wait(); got != -1 {
+				p.t.Errorf("exit status: got %d, want -1: killed by the signal", got)
+			}
+			return
+		case <-time.After(100 * time.Millisecond): // it may not have taken the first one yet
+		case <-late:
+			p.t.Fatalf("%s still runs", p.cmd.Path)
+		}
+	}
+}
+
 // An output collects what a process writes.
 type output struct {
 	mu   sync.Mutex

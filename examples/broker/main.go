@@ -76,6 +76,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 func serve(opts *options, cfg *webhook.Config, stdout, stderr io.Writer) error {
 	ctx, restore := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer restore()
+	context.AfterFunc(ctx, restore) // a second signal ends the process
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
@@ -143,7 +144,6 @@ func serve(opts *options, cfg *webhook.Config, stdout, stderr io.Writer) error {
 		_ = hook.Reload(nil) // which logs what became of it
 	})
 	<-ctx.Done()
-	restore() // a second signal ends the process
 	log.Info("stopping", "drain", opts.drain)
 	return stop(server, hook, clients, opts.drain)
 }
