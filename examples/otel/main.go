@@ -9,6 +9,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -71,7 +72,7 @@ func run(stdout io.Writer) error {
 	case <-received:
 		return nil
 	case <-time.After(5 * time.Second):
-		return fmt.Errorf("no webhook came")
+		return errors.New("no webhook came")
 	}
 }
 

@@ -59,7 +59,7 @@ func main() {
 }
 
 func fail(err error) {
-	fmt.Fprintln(os.Stderr, "quickstart:", err)
+	_ = webhook.WriteDiagnostics(os.Stderr, err) // any other error, too
 	os.Exit(1)
 }
 
@@ -76,7 +76,6 @@ func run() error {
 	fmt.Println(text)
 	cfg, err := webhook.Parse([]byte(text), "quickstart.hcl")
 	if err != nil {
-		_ = webhook.WriteDiagnostics(os.Stderr, err)
 		return err
 	}
 
