@@ -157,8 +157,7 @@ func TestBrokerAllow(t *testing.T) {
 func TestBrokerStats(t *testing.T) {
 	get := func(t *testing.T, broker *process) map[string]json.RawMessage {
 		t.Helper()
-		_, url, _ := strings.Cut(broker.stderr.waitLine(t, "serving stats"), "url=")
-		reply, err := http.Get(url)
+		reply, err := http.Get(urlOf(t, broker, "stats"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -204,7 +203,7 @@ func TestBrokerStats(t *testing.T) {
 	})
 	t.Run("other method and path", func(t *testing.T) {
 		broker, _ := listen(t, "broker", "-stats", "127.0.0.1:0")
-		_, url, _ := strings.Cut(broker.stderr.waitLine(t, "serving stats"), "url=")
+		url := urlOf(t, broker, "stats")
 		for path, want := range map[string]int{"": http.StatusMethodNotAllowed, "/more": http.StatusNotFound} {
 			reply, err := http.Post(url+path, "text/plain", nil)
 			if err != nil {

@@ -71,16 +71,9 @@ func TestReceiverBinaryMode(t *testing.T) {
 	receiver, address := listen(t, "receiver", "-encoding", "base64")
 	bodies := []string{"[1,2]", `{"payload":"21.5"}`}
 	for _, body := range bodies {
-		req, err := http.NewRequest(http.MethodPost, "http://"+address, strings.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("ce-id", "1")
-		reply, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		reply.Body.Close()
+		r := request(t, "http://"+address, body)
+		r.Header.Set("ce-id", "1")
+		send(t, r)
 	}
 	receiver.end()
 	if got, want := receiver.stdout.lines()[1:], []string{"POST / " + bodies[0], "POST / " + bodies[1]}; !slices.Equal(got, want) {
@@ -165,20 +158,13 @@ func TestReceiverDecompresses(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			receiver, address := listen(t, "receiver", "-secret", secret)
-			request, err := http.NewRequest(http.MethodPost, "http://"+address, strings.NewReader(test.body))
-			if err != nil {
-				t.Fatal(err)
-			}
-			request.Header.Set("Content-Encoding", test.coding)
-			sign(t, request, secret, test.body)
-			reply, err := http.DefaultClient.Do(request)
-			if err != nil {
-				t.Fatal(err)
-			}
-			reply.Body.Close()
+			r := request(t, "http://"+address, test.body)
+			r.Header.Set("Content-Encoding", test.coding)
+			sign(t, r, secret, test.body)
+			status := send(t, r)
 			receiver.end()
-			if got := strings.Join(receiver.stdout.lines()[1:], "\n"); got != test.want || reply.StatusCode != test.status {
-				t.Errorf("got %d, %s\nwant %d, %s", reply.StatusCode, got, test.status, test.want)
+			if got := strings.Join(receiver.stdout.lines()[1:], "\n"); got != test.want || status != test.status {
+				t.Errorf("got %d, %s\nwant %d, %s", status, got, test.status, test.want)
 			}
 		})
 	}
@@ -199,21 +185,14 @@ func TestReceiverSignatures(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			receiver, address := listen(t, "receiver", "-secret", secret)
-			request, err := http.NewRequest(http.MethodPost, "http://"+address, strings.NewReader(body))
-			if err != nil {
-				t.Fatal(err)
-			}
+			r := request(t, "http://"+address, body)
 			if test.secret != "" {
-				sign(t, request, test.secret, body)
+				sign(t, r, test.secret, body)
 			}
-			reply, err := http.DefaultClient.Do(request)
-			if err != nil {
-				t.Fatal(err)
-			}
-			reply.Body.Close()
+			status := send(t, r)
 			receiver.end()
-			if got := receiver.stdout.lines()[1]; got != test.want || reply.StatusCode != test.status {
-				t.Errorf("got %d, %s\nwant %d, %s", reply.StatusCode, got, test.status, test.want)
+			if got := receiver.stdout.lines()[1]; got != test.want || status != test.status {
+				t.Errorf("got %d, %s\nwant %d, %s", status, got, test.status, test.want)
 			}
 		})
 	}
@@ -284,8 +263,23 @@ func TestReceiverUsage(t *testing.T) {
 // post returns the status of the reply.
 func post(t *testing.T, url, body string) int {
 	t.Helper()
+	return send(t, request(t, url, body))
+}
+
+func request(t *testing.T, url, body string) *http.Request {
+	t.Helper()
+	r, err := http.NewRequest(http.MethodPost, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// send returns the status of the reply to a request.
+func send(t *testing.T, r *http.Request) int {
+	t.Helper()
 	client := &http.Client{Timeout: patience}
-	reply, err := client.Post(url, "application/json", strings.NewReader(body))
+	reply, err := client.Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}
