@@ -269,24 +269,7 @@ func (s *source) look() error {
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	var lost []*partition
-	for n, p := range s.partitions {
-		switch {
-		case !p.since.Before(begin):
-		case !own[p.name]:
-			delete(s.partitions, n)
-			lost = append(lost, p)
-		case p.stopped():
-			s.leave(p) // the client takes nothing more from a consumer that is there
-		}
-	}
-	s.mu.Unlock()
-	s.warnOfLost(lost)
-	for _, p := range lost {
-		p.end()
-		s.sink.End(p.n)
-	}
+	s.endLost(own, begin)
 	s.mu.Lock()
 	if s.cuts == cuts {
 		s.sink.Lease(begin.Add(lease))
@@ -305,18 +288,33 @@ func (s *source) look() error {
 	return s.takeMore(more, taken)
 }
 
-// warnOfLost logs partitions that this worker has lost, a few of them by number:
-// a server that starts again may take a thousand at once.
-func (s *source) warnOfLost(lost []*partition) {
-	if len(lost) == 0 {
-		return
+// endLost ends the partitions that this worker had before and whose consumers are
+// gone. The log has a few of them by number: a server that starts again may take a
+// thousand at once.
+func (s *source) endLost(own map[string]bool, before time.Time) {
+	s.mu.Lock()
+	var lost []*partition
+	for n, p := range s.partitions {
+		switch {
+		case !p.since.Before(before):
+		case !own[p.name]:
+			delete(s.partitions, n)
+			lost = append(lost, p)
+		case p.stopped():
+			s.leave(p) // the client takes nothing more from a consumer that is there
+		}
 	}
+	s.mu.Unlock()
 	var numbers []int
 	for _, p := range lost {
+		p.end()
+		s.sink.End(p.n)
 		numbers = append(numbers, p.n)
 	}
-	slices.Sort(numbers)
-	s.config.Log.Warn("partitions lost", "count", len(numbers), "first", numbers[:min(len(numbers), 8)])
+	if len(numbers) > 0 {
+		slices.Sort(numbers)
+		s.config.Log.Warn("partitions lost", "count", len(numbers), "first", numbers[:min(len(numbers), 8)])
+	}
 }
 
 // consumers returns the partitions that have a consumer, and the names of this
