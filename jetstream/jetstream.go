@@ -39,7 +39,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"strings"
@@ -74,7 +73,6 @@ const (
 type connection struct {
 	conn  *nats.Conn
 	js    jetstream.JetStream
-	log   *slog.Logger
 	creds string // the credentials' file
 	quiet quiet
 	news  news
@@ -111,8 +109,7 @@ func (c *connection) denial() error {
 // connect returns a connection that tries forever, whether there is a server
 // or not.
 func connect(c stream.Config, options ...nats.Option) (*connection, error) {
-	own := &connection{log: c.Log, creds: c.CredsFile, made: make(chan struct{}), tried: make(chan struct{})}
-	own.news.log = c.Log
+	own := &connection{creds: c.CredsFile, news: news{log: c.Log}, made: make(chan struct{}), tried: make(chan struct{})}
 	options = append([]nats.Option{
 		nats.Name("mochi-webhook " + c.Endpoint),
 		nats.RetryOnFailedConnect(true),

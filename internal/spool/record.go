@@ -38,11 +38,8 @@ func Cost(n int) int64 { return recordSize(n) + markSize }
 
 // recordSize is the length on disk of a record of n bytes.
 func recordSize(n int) int64 {
-	return roundUp(headerSize + int64(n))
+	return (headerSize + int64(n) + alignment - 1) &^ (alignment - 1)
 }
-
-// roundUp returns the next multiple of alignment.
-func roundUp(n int64) int64 { return (n + alignment - 1) &^ (alignment - 1) }
 
 // A key is what a segment's checksums start from.
 type key struct {
