@@ -140,15 +140,12 @@ func Register(name string, d Driver) {
 	drivers.byName[name] = d
 }
 
-// ErrUnknown is Find's error.
-var ErrUnknown = errors.New("no such engine is part of the program")
-
-// Find returns an engine.
+// Find returns an engine. The error says that the program has none of that name.
 func Find(name string) (Driver, error) {
 	drivers.mu.Lock()
 	defer drivers.mu.Unlock()
 	if d := drivers.byName[name]; d != nil {
 		return d, nil
 	}
-	return nil, ErrUnknown
+	return nil, errors.New("no such engine is part of the program")
 }
