@@ -105,6 +105,7 @@ func TestBrokerUsage(t *testing.T) {
 	}{
 		{"check without config", []string{"-check"}, "-check needs -config"},
 		{"config without file", []string{"-listen", "127.0.0.1:0", "-config", ""}, "want a file"}, // a variable that is not set
+		{"listen without address", []string{"-listen", ""}, "-listen is empty"},
 		{"allow without colon", []string{"-allow", "hunter2"}, "want USER:PASSWORD"},
 		{"allow without user", []string{"-allow", ":hunter2"}, "want USER:PASSWORD"},
 		{"allow without password", []string{"-allow", "alice:"}, "want USER:PASSWORD"},

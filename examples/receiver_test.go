@@ -246,6 +246,7 @@ func TestReceiverUsage(t *testing.T) {
 		{"secret", []string{"-secret", "hunter2"}, 2, "-secret: webhook: the secret must be 24 to 64 bytes"},
 		{"argument", []string{"8080"}, 2, `unexpected argument "8080"`},
 		{"address", []string{"-listen", "nowhere"}, 1, "nowhere"},
+		{"no address", []string{"-listen", ""}, 2, "-listen is empty"},
 		{"help", []string{"-h"}, 0, "-listen"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -50,6 +50,8 @@ func parseFlags(args []string, stderr io.Writer) (*options, error) {
 	case err != nil:
 	case flags.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	case opts.listen == "": // would be all interfaces and any port
+		err = errors.New("-listen is empty")
 	case opts.check && opts.config == "":
 		err = errors.New("-check needs -config")
 	case opts.redeliver != "" && opts.config == "":

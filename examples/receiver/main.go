@@ -81,6 +81,8 @@ func parseFlags(args []string, stderr io.Writer) (*options, error) {
 	switch opts.encoding = webhook.Encoding(*encoding); {
 	case flags.NArg() > 0:
 		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	case opts.listen == "": // would be all interfaces and any port
+		err = errors.New("-listen is empty")
 	case opts.status < 200 || opts.status > 599:
 		err = fmt.Errorf("-status %d: want 200 to 599", opts.status)
 	case opts.delay < 0:
