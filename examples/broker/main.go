@@ -48,7 +48,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	if err != nil {
-		return 2 // the flag package has said why
+		return 2 // parseFlags has said why
 	}
 
 	var cfg *webhook.Config
