@@ -1,9 +1,9 @@
 package webhook
 
 import (
+	"cmp"
 	"crypto/tls"
 	"fmt"
-	"math"
 	"net/url"
 	"slices"
 	"strconv"
@@ -30,9 +30,6 @@ func outOfRange(format string, args ...any) error {
 	return &invalid{"Value out of range", fmt.Sprintf(format, args...)}
 }
 
-// unlimited is the number that means no limit, where there is such a thing.
-const unlimited = -1
-
 func number(most, standard int) form[int] {
 	return form[int]{(*decoder).int, func(n int) (int, error) {
 		if n < 1 || n > most {
@@ -53,41 +50,14 @@ func rational(least, most float64) form[float64] {
 }
 
 func numberOrUnlimited(standard int) form[int] {
-	return form[int]{(*decoder).int, func(n int) (int, error) {
-		if n < 1 && n != unlimited {
-			return n, outOfRange("must be at least 1, or -1 for no limit")
-		}
-		return n, nil
-	}, standard}
-}
-
-// attemptCount is a number of attempts, as far as an entry counts them.
-func attemptCount() form[int] {
-	return form[int]{(*decoder).int, func(n int) (int, error) {
-		if (n < 1 || n > math.MaxUint16) && n != unlimited {
-			return n, outOfRange("must be 1 to %d, or -1 for no limit", math.MaxUint16)
-		}
-		return n, nil
-	}, unlimited}
+	return orMinusOne(atLeast((*decoder).int, 1, "1", standard), "no limit")
 }
 
 func size(standard int64) form[int64] {
-	return form[int64]{(*decoder).size, func(n int64) (int64, error) {
-		if n < 1 {
-			return n, outOfRange("must be at least 1 byte")
-		}
-		return n, nil
-	}, standard}
+	return atLeast((*decoder).size, 1, "1 byte", standard)
 }
 
-func sizeOrUnlimited(standard int64) form[int64] {
-	return form[int64]{(*decoder).size, func(n int64) (int64, error) {
-		if n < 1 && n != unlimited {
-			return n, outOfRange("must be at least 1 byte, or -1 for no limit")
-		}
-		return n, nil
-	}, standard}
-}
+func sizeOrUnlimited(standard int64) form[int64] { return orMinusOne(size(standard), "no limit") }
 
 func duration(most, standard time.Duration) form[time.Duration] {
 	return form[time.Duration]{(*decoder).duration, func(v time.Duration) (time.Duration, error) {
@@ -99,24 +69,28 @@ func duration(most, standard time.Duration) form[time.Duration] {
 }
 
 func durationOrUnlimited(standard time.Duration) form[time.Duration] {
-	return form[time.Duration]{(*decoder).duration, func(v time.Duration) (time.Duration, error) {
-		if v < time.Millisecond && v != unlimited {
-			return v, outOfRange("must be at least 1 ms, or -1 for no limit")
+	return orMinusOne(atLeast((*decoder).duration, time.Millisecond, "1 ms", standard), "no limit")
+}
+
+// atLeast is a value without an upper bound; text is the lower one for people.
+func atLeast[V cmp.Ordered](read func(*decoder, *node) (V, bool), least V, text string, standard V) form[V] {
+	return form[V]{read, func(v V) (V, error) {
+		if v < least {
+			return v, outOfRange("must be at least %s", text)
 		}
 		return v, nil
 	}, standard}
 }
 
-// linger is a duration; -1 is none at all.
-func linger(standard time.Duration) form[time.Duration] {
-	f := duration(time.Hour, standard)
+// orMinusOne takes -1 too, which stands for what meaning says.
+func orMinusOne[V int | int64 | time.Duration](f form[V], meaning string) form[V] {
 	inRange := f.check
-	f.check = func(v time.Duration) (time.Duration, error) {
-		if v == unlimited {
+	f.check = func(v V) (V, error) {
+		if v == -1 {
 			return v, nil
 		}
 		if _, err := inRange(v); err != nil {
-			return v, outOfRange("must be 1 ms to 1 h, or -1 for none")
+			return v, outOfRange("%v, or -1 for %s", err, meaning)
 		}
 		return v, nil
 	}
@@ -254,23 +228,13 @@ func syncPolicy() form[time.Duration] {
 
 // letterCount is a number of files, 0 in the file for none, which in Go is -1.
 func letterCount() form[int] {
-	f := number(1000, 5)
+	f := orMinusOne(number(1000, 5), "none")
 	f.read = func(d *decoder, n *node) (int, bool) {
 		v, ok := d.int(n)
 		if v == 0 {
 			v = -1
 		}
 		return v, ok
-	}
-	check := f.check
-	f.check = func(v int) (int, error) {
-		if v == -1 {
-			return v, nil
-		}
-		if _, err := check(v); err != nil {
-			return v, outOfRange("must be 1 to 1000, or -1 for none")
-		}
-		return v, nil
 	}
 	return f
 }

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -100,7 +101,7 @@ var endpointSettings = slices.Concat(commonSettings, queueSettings("queue.", que
 // streamSettings are those of a section whose queue is a stream, where the queue
 // in front of it is a block of its own.
 var streamSettings = slices.Concat(commonSettings, []setting[Endpoint]{
-	{key: "queue.type", field: "Stream", read: func(*decoder, *node, *Endpoint) {}}, // see decoder.settings
+	{key: "queue.type", field: "Stream", read: func(*decoder, *node, *Endpoint) {}}, // see decoder.settingsOf
 	secret(ofStream(field("queue.url", "Stream.URL", func(e *Endpoint) *Secret { return &e.Stream.URL }, natsURL()))),
 	ofStream(field("queue.stream", "Stream.Name", func(e *Endpoint) *string { return &e.Stream.Name }, streamName())),
 	ofStream(field("queue.partitions", "Stream.Partitions", func(e *Endpoint) *int { return &e.Stream.Partitions }, number(1024, 64))),
@@ -161,7 +162,7 @@ var commonSettings = []setting[Endpoint]{
 	field("retry.min_backoff", "Retry.MinBackoff", func(e *Endpoint) *time.Duration { return &e.Retry.MinBackoff }, duration(longestBackoff, defaultMinBackoff)),
 	field("retry.max_backoff", "Retry.MaxBackoff", func(e *Endpoint) *time.Duration { return &e.Retry.MaxBackoff }, duration(longestBackoff, defaultMaxBackoff)),
 	maxAge,
-	field("retry.max_attempts", "Retry.MaxAttempts", func(e *Endpoint) *int { return &e.Retry.MaxAttempts }, attemptCount()),
+	field("retry.max_attempts", "Retry.MaxAttempts", func(e *Endpoint) *int { return &e.Retry.MaxAttempts }, orMinusOne(number(math.MaxUint16, -1), "no limit")), // an entry counts no more
 	field("retry.max_retry_after", "Retry.MaxRetryAfter", func(e *Endpoint) *time.Duration { return &e.Retry.MaxRetryAfter }, duration(24*time.Hour, 5*time.Minute)),
 
 	field("breaker.failures", "Breaker.Failures", func(e *Endpoint) *int { return &e.Breaker.Failures }, numberOrUnlimited(10)),
@@ -176,7 +177,7 @@ var commonSettings = []setting[Endpoint]{
 
 	ofBatch(field("batch.max_events", "Batch.MaxEvents", func(e *Endpoint) *int { return &e.Batch.MaxEvents }, number(10000, defaultBatch))),
 	ofBatch(field("batch.max_bytes", "Batch.MaxBytes", func(e *Endpoint) *int64 { return &e.Batch.MaxBytes }, size(256<<10))),
-	ofBatch(field("batch.linger", "Batch.Linger", func(e *Endpoint) *time.Duration { return &e.Batch.Linger }, linger(5*time.Millisecond))),
+	ofBatch(field("batch.linger", "Batch.Linger", func(e *Endpoint) *time.Duration { return &e.Batch.Linger }, orMinusOne(duration(time.Hour, 5*time.Millisecond), "none"))),
 	inverse("batch.ids", "Batch.WithoutIDs", func(e *Endpoint) *bool { return &e.Batch.WithoutIDs }),
 
 	field("compression", "Compression", func(e *Endpoint) *Compression { return &e.Compression }, choice(compressions)),
