@@ -275,18 +275,14 @@ func (w *consumer) stop(drain time.Duration) {
 	late := time.After(endGrace)
 	w.endpoint.pool.stop(stopGrace)
 	w.endpoint.clock.end()
-	closed := make(chan struct{})
-	go func() { // ends when the connection lets it
+	closed := endsBefore(late, func() {
 		w.endpoint.clock.ended.Wait()
 		w.intake.burying.Wait()
 		if source != nil {
 			source.Close()
 		}
-		close(closed)
-	}()
-	select {
-	case <-closed:
-	case <-late:
+	})
+	if !closed {
 		w.endpoint.log.Warn(tooSlow, "what", "NATS")
 	}
 }

@@ -22,6 +22,23 @@ const (
 // tooSlow is logged with what kept Stop waiting for longer.
 const tooSlow = "stopped without waiting for what is too slow"
 
+// endsBefore reports whether do, which may wait for what nobody can end, such as a
+// system call or a foreign http.RoundTripper, returns before it is late. Else its
+// goroutine ends with it.
+func endsBefore(late <-chan time.Time, do func()) bool {
+	ended := make(chan struct{})
+	go func() {
+		do()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return true
+	case <-late:
+		return false
+	}
+}
+
 // An endpoint is a configured receiver at work: its queue, its workers and its
 // clock. It has nothing in common with other endpoints. It does not change: a
 // reload makes another one that goes on with the queue and the clock; see
@@ -173,14 +190,7 @@ func (e *endpoint) end(reason dropReason) {
 	late := time.After(endGrace)
 	e.pool.stop(stopGrace)
 	e.clock.end()
-	closed := make(chan struct{})
-	go func() { // ends when the disk lets it
-		e.closeFiles(reason)
-		close(closed)
-	}()
-	select {
-	case <-closed:
-	case <-late:
+	if !endsBefore(late, func() { e.closeFiles(reason) }) {
 		what := "disk"
 		if e.stream != nil && e.disk == nil {
 			what = "NATS"

@@ -96,17 +96,11 @@ func (p *pool) stop(grace time.Duration) {
 			w.poster.cancel()
 		}
 	}
-	ended := make(chan struct{})
-	go func() { // ends with the last worker
+	endsBefore(time.After(grace), func() {
 		for _, p := range pools {
 			p.wg.Wait()
 		}
-		close(ended)
-	}()
-	select {
-	case <-ended:
-	case <-time.After(grace):
-	}
+	})
 }
 
 func (w *worker) run() {

@@ -126,15 +126,7 @@ func (w *watcher) start() { w.ended.Go(w.run) }
 // then stop does not wait for it.
 func (w *watcher) stop() {
 	close(w.stopped)
-	ended := make(chan struct{})
-	go func() {
-		w.ended.Wait()
-		close(ended)
-	}()
-	select {
-	case <-ended:
-	case <-time.After(stopGrace):
-	}
+	endsBefore(time.After(stopGrace), w.ended.Wait)
 }
 
 func (w *watcher) run() {
