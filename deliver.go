@@ -273,7 +273,7 @@ func (w *consumer) stop(drain time.Duration) {
 	}
 	w.stopped()
 	late := time.After(endGrace)
-	w.endpoint.pool.stop(stopGrace)
+	w.endpoint.pool.stop()
 	w.endpoint.clock.end()
 	closed := endsBefore(late, func() {
 		w.endpoint.clock.ended.Wait()

@@ -63,7 +63,7 @@ func newEndpoint(config *Endpoint, rt http.RoundTripper, log *slog.Logger) (*end
 	log = log.With("endpoint", config.Name)
 	e := &endpoint{
 		config: config, log: log, wants: config.Body.wants(), ruleKeys: config.ruleKeys(),
-		queue: newQueue(limitsOf(config), new(memory)),
+		queue: newQueue(limitsOf(config)),
 	}
 	var err error
 	if config.Stream.enabled() {
@@ -188,7 +188,7 @@ func (e *endpoint) drain(most time.Duration, canceled <-chan struct{}) {
 // dead letters, or is dropped.
 func (e *endpoint) end(reason dropReason) {
 	late := time.After(endGrace)
-	e.pool.stop(stopGrace)
+	e.pool.stop()
 	e.clock.end()
 	if !endsBefore(late, func() { e.closeFiles(reason) }) {
 		what := "disk"

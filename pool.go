@@ -86,9 +86,9 @@ func (p *pool) start() {
 }
 
 // stop ends the workers; attempts in progress are cancelled and their events
-// wait again. It returns when all have ended, or after the grace time if a
+// wait again. It returns when all have ended, or after stopGrace if a
 // foreign http.RoundTripper does not heed its context.
-func (p *pool) stop(grace time.Duration) {
+func (p *pool) stop() {
 	p.queue.halt()
 	pools := append(p.older, p)
 	for _, p := range pools {
@@ -96,7 +96,7 @@ func (p *pool) stop(grace time.Duration) {
 			w.poster.cancel()
 		}
 	}
-	endsBefore(time.After(grace), func() {
+	endsBefore(time.After(stopGrace), func() {
 		for _, p := range pools {
 			p.wg.Wait()
 		}

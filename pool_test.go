@@ -57,7 +57,7 @@ func defaultEndpoint() Endpoint {
 
 // startFake starts an endpoint whose attempts are answered by answer.
 func startFake(c Endpoint, answer func(req *request, deadline time.Time, canceled <-chan struct{}) outcome) *endpoint {
-	e := &endpoint{config: &c, log: slog.New(slog.DiscardHandler), queue: newQueue(limitsOf(&c), new(memory))}
+	e := &endpoint{config: &c, log: slog.New(slog.DiscardHandler), queue: newQueue(limitsOf(&c))}
 	e.pool = newPool(e.queue, &c, e.log, func() poster {
 		return &fakePoster{answer: answer, stop: make(chan struct{})}
 	})

@@ -120,11 +120,11 @@ const (
 	laneBackoff                  // in the heap
 )
 
-func newQueue(l limits, st store) *queue {
+func newQueue(l limits) *queue {
 	q := &queue{
 		stages:  newStages(),
 		limits:  l,
-		store:   st,
+		store:   new(memory),
 		seed:    maphash.MakeSeed(),
 		gate:    gate{epoch: time.Now()},
 		kick:    make(chan struct{}, 1),

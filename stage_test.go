@@ -14,7 +14,7 @@ import (
 // looks sees them, in the order in which they came, however many are still staged.
 func TestStageIsSeen(t *testing.T) {
 	c := defaultEndpoint()
-	q := newQueue(limitsOf(&c), new(memory))
+	q := newQueue(limitsOf(&c))
 	q.mu.visit()                 // nobody waits for events: from now on they are staged
 	most, used, looks := 0, 0, 0 // looks at a moment when something was staged
 	for n := 1; n <= 3000; n++ {
@@ -61,7 +61,7 @@ func TestStageInOrder(t *testing.T) {
 	const events = 50000
 	c := defaultEndpoint()
 	c.Queue.Capacity = -1
-	q := newQueue(limitsOf(&c), new(memory))
+	q := newQueue(limitsOf(&c))
 	q.mu.visit()
 	done := make(chan struct{})
 	var wg sync.WaitGroup
@@ -92,7 +92,7 @@ func TestStageInOrder(t *testing.T) {
 func TestStageMemory(t *testing.T) {
 	c := defaultEndpoint()
 	c.Queue.Capacity = 10
-	q := newQueue(limitsOf(&c), new(memory))
+	q := newQueue(limitsOf(&c))
 	q.mu.visit()
 	for n := range 20000 {
 		q.offer(publishOf(fmt.Sprint("client", n%997), strings.Repeat("x", n%900)), false)

@@ -142,7 +142,7 @@ func TestEntryKind(t *testing.T) {
 
 // The JSON is what other programs read: it has these keys and no others.
 func TestStatsJSON(t *testing.T) {
-	q := newQueue(limits{}, new(memory))
+	q := newQueue(limits{})
 	text, err := json.Marshal(Stats{Endpoints: map[string]EndpointStats{"default": q.stats()}})
 	if err != nil {
 		t.Fatal(err)
