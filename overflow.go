@@ -41,7 +41,7 @@ func (q *queue) admit(t *ticket, rec []byte) (ref uint64, reason dropReason) {
 		return 0, reason
 	}
 	ref, reason = q.store.put(rec)
-	if l := &q.limits.queue; reason == dropQueueFull && l.Overflow == DropOldest && q.waitingBytes > l.MaxBytes/2 && q.dropOldest() {
+	if l := &q.limits.queue; reason == dropQueueFull && l.Overflow == DropOldest && q.waitingBytes > l.MaxBytes/2 && q.dropOldest(reason) {
 		// A disk has room again when a segment's last event is gone, which
 		// this may have been. If not, the next offers go on with it. With
 		// less waiting the disk is behind with removing what is done, and
@@ -69,7 +69,7 @@ func (q *queue) makeRoom(t *ticket) dropReason {
 		if q.limits.queue.Overflow == DropOldest && before-q.waitingBytes >= cost {
 			break // a reload has lowered the limits; what waits above them stays, and makes room for as much
 		}
-		if q.limits.queue.Overflow != DropOldest || !q.dropOldest() {
+		if q.limits.queue.Overflow != DropOldest || !q.dropOldest(dropQueueFull) {
 			return dropQueueFull
 		}
 	}
@@ -181,14 +181,14 @@ func (q *queue) wakeAllBlocked() {
 }
 
 // dropOldest drops the oldest waiting entry and reports whether there was one.
-func (q *queue) dropOldest() bool {
+func (q *queue) dropOldest(reason dropReason) bool {
 	at := q.age.oldestWaiting(&q.entries)
 	if at == 0 {
 		return false
 	}
 	e := q.entries.at(at)
 	q.takeHead(e.lane)
-	q.drop(e.kind(), dropQueueFull)
+	q.drop(e.kind(), reason)
 	q.remove(at)
 	return true
 }

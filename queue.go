@@ -432,11 +432,7 @@ func (q *queue) abandon(reason dropReason) int {
 	defer q.mu.Unlock()
 	q.abandoned = reason
 	n := q.waiting + q.inFlight
-	for at := q.age.oldestWaiting(&q.entries); at != 0; at = q.age.oldestWaiting(&q.entries) {
-		e := q.entries.at(at)
-		q.takeHead(e.lane)
-		q.drop(e.kind(), reason)
-		q.remove(at)
+	for q.dropOldest(reason) {
 	}
 	return n
 }

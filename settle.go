@@ -185,7 +185,7 @@ func (q *queue) settle(jobs []job) {
 	}
 	// New events may have taken the room of those that come back. What waits above
 	// limits that a reload has lowered stays.
-	for within && q.limits.queue.Overflow == DropOldest && !q.within() && q.dropOldest() {
+	for within && q.limits.queue.Overflow == DropOldest && !q.within() && q.dropOldest(dropQueueFull) {
 	}
 	q.lookDrained()
 }
