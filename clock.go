@@ -2,7 +2,6 @@ package webhook
 
 import (
 	"container/heap"
-	"log/slog"
 	"sync"
 	"time"
 )
@@ -28,10 +27,7 @@ type clock struct {
 	stop  chan struct{}
 	ended sync.WaitGroup
 
-	// The queue's lock guards them.
-	giveUp   func([]job) // ends expired events
-	tellOpen func()      // tells that the breaker is open
-	log      *slog.Logger
+	pool *pool // of the present configuration; the queue's lock guards it
 
 	jobs       []job
 	dropLogged time.Time
@@ -66,14 +62,14 @@ func (c *clock) tick(now time.Time) time.Duration {
 	next = min(next, q.lingering(now))
 	tell, later := q.gate.tellOpen()
 	next = min(next, later)
-	giveUp, tellOpen, log := c.giveUp, c.tellOpen, c.log
+	p := c.pool
 	q.mu.Unlock()
-	logDrops(log, drops)
+	p.logDrops(drops)
 	if tell {
-		tellOpen()
+		p.tellOpen()
 	}
 	if len(c.jobs) > 0 {
-		giveUp(c.jobs)
+		p.giveUp(c.jobs)
 		return 0 // there may be more
 	}
 	return next
@@ -84,9 +80,9 @@ func (c *clock) tick(now time.Time) time.Duration {
 func (c *clock) end() {
 	close(c.stop)
 	c.queue.mu.Lock()
-	drops, log := c.untoldDrops(), c.log
+	drops, p := c.untoldDrops(), c.pool
 	c.queue.mu.Unlock()
-	logDrops(log, drops)
+	p.logDrops(drops)
 }
 
 // kickClock makes the clock look again at what is due.
@@ -196,8 +192,8 @@ func (c *clock) untoldDrops() (attrs []any) {
 	return attrs
 }
 
-func logDrops(log *slog.Logger, drops []any) {
+func (p *pool) logDrops(drops []any) {
 	if len(drops) > 0 {
-		log.Warn("events dropped", drops...)
+		p.log.Warn("events dropped", drops...)
 	}
 }

@@ -77,7 +77,7 @@ func newEndpoint(config *Endpoint, rt http.RoundTripper, log *slog.Logger) (*end
 		}
 		e.pool = newPool(e.queue, config, log, e.client.conn)
 	}
-	e.clock = &clock{queue: e.queue, log: log, stop: make(chan struct{}), giveUp: e.pool.giveUp, tellOpen: e.pool.tellOpen}
+	e.clock = &clock{queue: e.queue, pool: e.pool, stop: make(chan struct{})}
 	if config.DeadLetter.File != "" {
 		if e.pool.letters, err = openLetterFile(config.DeadLetter); err != nil {
 			e.discard()

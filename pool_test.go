@@ -61,7 +61,7 @@ func startFake(c Endpoint, answer func(req *request, deadline time.Time, cancele
 	e.pool = newPool(e.queue, &c, e.log, func() poster {
 		return &fakePoster{answer: answer, stop: make(chan struct{})}
 	})
-	e.clock = &clock{queue: e.queue, log: e.log, stop: make(chan struct{}), giveUp: e.pool.giveUp, tellOpen: e.pool.tellOpen}
+	e.clock = &clock{queue: e.queue, pool: e.pool, stop: make(chan struct{})}
 	e.start()
 	return e
 }

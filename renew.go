@@ -121,7 +121,7 @@ func (e *endpoint) renew(old *endpoint) {
 	}
 	q.limits.events |= counted // what has been counted stays in Stats
 	q.gate.limit(q.limits.rate)
-	e.clock.giveUp, e.clock.tellOpen, e.clock.log = e.pool.giveUp, e.pool.tellOpen, e.log
+	e.clock.pool = e.pool
 	if e.pool != old.pool {
 		e.pool.older, old.pool.older = old.pool.unended(), nil
 		q.retire(old.pool)
