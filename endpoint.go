@@ -67,16 +67,14 @@ func newEndpoint(config *Endpoint, rt http.RoundTripper, log *slog.Logger) (*end
 	}
 	var err error
 	if config.Stream.enabled() {
-		if e.stream, err = openPublisher(config, log); err != nil {
-			return nil, err
-		}
-		e.pool = newForwardPool(e.queue, config, log, e.stream)
+		e.stream, err = openPublisher(config, log)
 	} else {
-		if e.client, err = newClient(config, rt); err != nil {
-			return nil, err
-		}
-		e.pool = newPool(e.queue, config, log, e.client.conn)
+		e.client, err = newClient(config, rt)
 	}
+	if err != nil {
+		return nil, err
+	}
+	e.pool = e.newPool(config)
 	e.clock = &clock{queue: e.queue, pool: e.pool, stop: make(chan struct{})}
 	if config.DeadLetter.File != "" {
 		if e.pool.letters, err = openLetterFile(config.DeadLetter); err != nil {
@@ -91,6 +89,14 @@ func newEndpoint(config *Endpoint, rt http.RoundTripper, log *slog.Logger) (*end
 		}
 	}
 	return e, nil
+}
+
+// newPool makes the endpoint's pool.
+func (e *endpoint) newPool(config *Endpoint) *pool {
+	if e.stream != nil {
+		return newForwardPool(e.queue, config, e.log, e.stream)
+	}
+	return newPool(e.queue, config, e.log, e.client.conn)
 }
 
 // discard closes the files of an endpoint that was not started.

@@ -38,17 +38,11 @@ func (e *endpoint) next(config *Endpoint, rt http.RoundTripper, log *slog.Logger
 		n.client, n.pool = e.client, e.pool // and its connections
 		return n, nil
 	}
-	staffed := config
+	staffed := *config
 	if config.Disabled {
-		none := *config
-		none.PoolSize = 0
-		staffed = &none
+		staffed.PoolSize = 0
 	}
-	if n.stream != nil {
-		n.pool = newForwardPool(n.queue, staffed, n.log, n.stream)
-	} else {
-		n.pool = newPool(n.queue, staffed, n.log, n.client.conn)
-	}
+	n.pool = n.newPool(&staffed)
 	switch {
 	case config.DeadLetter == e.config.DeadLetter:
 		n.pool.letters = e.pool.letters
