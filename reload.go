@@ -117,7 +117,7 @@ func (h *Hook) plan(cfg *Config) *reload {
 	}
 	current := h.active.Load().all()
 	goesOn := pair(cfg.Endpoints, current, r.departing)
-	r.active = newActive(cfg, func(c *Endpoint) (*endpoint, error) {
+	r.active, r.errs = newActive(cfg, func(c *Endpoint) (*endpoint, error) {
 		old := goesOn[c.Name]
 		if old == nil {
 			old = r.recall(c)
@@ -140,7 +140,7 @@ func (h *Hook) plan(cfg *Config) *reload {
 			r.changed = append(r.changed, change{old, e})
 		}
 		return e, err
-	}, &r.errs)
+	})
 	kept := slices.Collect(maps.Values(goesOn))
 	for _, e := range current {
 		if !slices.Contains(kept, e) {
@@ -285,7 +285,7 @@ func (h *Hook) remove(e *endpoint) {
 // depart is the end of an endpoint, in a goroutine of its own.
 func (h *Hook) depart(d *departure) {
 	defer close(d.ended)
-	d.endpoint.drain(max(h.drain, 0), d.recalled)
+	d.endpoint.drain(h.drain, d.recalled)
 	if !d.state.CompareAndSwap(departing, ending) {
 		return
 	}

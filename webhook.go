@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -53,7 +54,7 @@ type Hook struct {
 
 	active  atomic.Pointer[active] // nil until Init has succeeded
 	options Options                // set by Init
-	drain   time.Duration
+	drain   time.Duration          // Options.DrainTimeout, 0 for none
 	stop    sync.Once
 	stopped atomic.Bool // Stop has been called; set under mu
 
@@ -113,23 +114,19 @@ func (h *Hook) Init(config any) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
-	a := newActive(cfg, func(c *Endpoint) (*endpoint, error) {
+	a, errs := newActive(cfg, func(c *Endpoint) (*endpoint, error) {
 		if err := checkTransport(c, opts.Transport); err != nil || c.Disabled {
 			return nil, err
 		}
 		return newEndpoint(c, opts.Transport, h.Log)
-	}, &errs)
+	})
 	if len(errs) > 0 {
 		for _, e := range a.endpoints {
 			e.discard()
 		}
 		return fmt.Errorf("webhook: %w", errors.Join(errs...))
 	}
-	h.drain = opts.DrainTimeout
-	if h.drain == 0 {
-		h.drain = DefaultDrainTimeout
-	}
+	h.drain = max(cmp.Or(opts.DrainTimeout, DefaultDrainTimeout), 0)
 	h.seq.last.Store(uint64(time.Now().UnixMicro())) // above those of earlier runs
 	for _, e := range a.endpoints {
 		e.start()
@@ -164,18 +161,18 @@ func (h *Hook) load() (*Config, error) {
 }
 
 // newActive puts together what the callbacks need of a configuration, of the
-// endpoints that each returns, or nil for one that is not needed. What is wrong
-// with one is appended to errs; what each has made is then the caller's to
+// endpoints that each returns, or nil for one that is not needed. The errors say
+// what is wrong with single ones; what each has made is then the caller's to
 // close.
-func newActive(cfg *Config, each func(*Endpoint) (*endpoint, error), errs *[]error) *active {
+func newActive(cfg *Config, each func(*Endpoint) (*endpoint, error)) (a *active, errs []error) {
 	var enabled []Endpoint
-	a := new(active)
+	a = new(active)
 	for i := range cfg.Endpoints {
 		c := &cfg.Endpoints[i]
 		e, err := each(c)
 		switch {
 		case err != nil:
-			*errs = append(*errs, fmt.Errorf("endpoint %q: %w", c.Name, err))
+			errs = append(errs, fmt.Errorf("endpoint %q: %w", c.Name, err))
 		case e == nil:
 		case c.Disabled:
 			a.disabled = append(a.disabled, e)
@@ -187,7 +184,7 @@ func newActive(cfg *Config, each func(*Endpoint) (*endpoint, error), errs *[]err
 	}
 	a.rules = newRules(enabled)
 	a.wants |= a.rules.asks
-	return a
+	return a, errs
 }
 
 // checkTransport refuses settings that Options.Transport leaves without effect.
@@ -394,10 +391,10 @@ func (h *Hook) Stop() error {
 			wg.Go(h.watcher.stop)
 		}
 		for _, e := range endpoints {
-			wg.Go(func() { e.stop(max(h.drain, 0)) })
+			wg.Go(func() { e.stop(h.drain) })
 		}
 		for _, d := range departures {
-			wg.Go(func() { d.stop(max(h.drain, 0)) })
+			wg.Go(func() { d.stop(h.drain) })
 		}
 		wg.Wait()
 	})
