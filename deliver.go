@@ -58,25 +58,12 @@ type Deliverer struct {
 	began atomic.Bool
 
 	mu        sync.Mutex
-	consumers []*consumer
-	state     int
+	consumers []*consumer // since the first was started
+	running   bool
 }
-
-// The states of a Deliverer.
-const (
-	delivererNew int = iota
-	delivererRunning
-	delivererStopped
-)
 
 func (d *Deliverer) init() {
 	d.once.Do(func() { d.ready = make(chan struct{}) })
-}
-
-func (d *Deliverer) enter(state int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.state = state
 }
 
 // Ready returns a channel that is closed when Run has reached the streams of
@@ -91,47 +78,35 @@ func (d *Deliverer) Ready() <-chan struct{} {
 // cannot reach; an error is a mistake in the configuration, or a stream that is
 // not what it says.
 func (d *Deliverer) Run(ctx context.Context) error {
+	if err := d.run(ctx); err != nil {
+		return fmt.Errorf("webhook: %w", err)
+	}
+	return nil
+}
+
+func (d *Deliverer) run(ctx context.Context) error {
 	d.init()
 	if !d.began.CompareAndSwap(false, true) {
-		return errors.New("webhook: a Deliverer runs once")
+		return errors.New("a Deliverer runs once")
 	}
 	cfg, err := d.Config.resolve()
 	if err != nil {
-		return fmt.Errorf("webhook: %w", err)
+		return err
 	}
-	var errs []error
-	for i := range cfg.Endpoints {
-		c := &cfg.Endpoints[i]
-		if c.Disabled || !c.Stream.enabled() {
-			continue
-		}
-		err := checkTransport(c, d.Transport)
-		if err == nil {
-			var w *consumer
-			if w, err = newConsumer(c, d.Transport, cmp.Or(d.Log, slog.Default())); err == nil {
-				d.consumers = append(d.consumers, w)
-			}
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("endpoint %q: %w", c.Name, err))
-		}
-	}
-	if len(errs) == 0 && len(d.consumers) == 0 {
-		errs = append(errs, errors.New(`no endpoint that is enabled has a queue of type "jetstream"`))
-	}
-	if len(errs) > 0 {
-		return fmt.Errorf("webhook: %w", errors.Join(errs...))
+	consumers, err := d.newConsumers(cfg)
+	if err != nil {
+		return err
 	}
 	engine, err := findEngine()
 	if err != nil {
-		return fmt.Errorf("webhook: %w", err)
+		return err
 	}
-	if err := d.start(ctx, engine); err != nil {
+	if err := d.start(ctx, consumers, engine); err != nil {
 		d.stop()
 		if ctx.Err() != nil {
 			return nil
 		}
-		return fmt.Errorf("webhook: %w", err)
+		return err
 	}
 	close(d.ready)
 	<-ctx.Done()
@@ -139,14 +114,38 @@ func (d *Deliverer) Run(ctx context.Context) error {
 	return nil
 }
 
+// newConsumers prepares the endpoints of a checked configuration.
+func (d *Deliverer) newConsumers(cfg *Config) ([]*consumer, error) {
+	var consumers []*consumer
+	var errs []error
+	for i := range cfg.Endpoints {
+		c := &cfg.Endpoints[i]
+		if c.Disabled || !c.Stream.enabled() {
+			continue
+		}
+		w, err := newConsumer(c, d.Transport, cmp.Or(d.Log, slog.Default()))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("endpoint %q: %w", c.Name, err))
+			continue
+		}
+		consumers = append(consumers, w)
+	}
+	if len(errs) == 0 && len(consumers) == 0 {
+		errs = append(errs, errors.New(`no endpoint that is enabled has a queue of type "jetstream"`))
+	}
+	return consumers, errors.Join(errs...)
+}
+
 // start connects all to their streams.
-func (d *Deliverer) start(parent context.Context, engine stream.Driver) error {
+func (d *Deliverer) start(parent context.Context, consumers []*consumer, engine stream.Driver) error {
 	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
-	d.enter(delivererRunning)
+	d.mu.Lock()
+	d.consumers, d.running = consumers, true
+	d.mu.Unlock()
 	var connecting sync.WaitGroup
-	errs := make([]error, len(d.consumers))
-	for i, w := range d.consumers {
+	errs := make([]error, len(consumers))
+	for i, w := range consumers {
 		connecting.Go(func() {
 			if errs[i] = w.start(ctx, engine); errs[i] != nil {
 				cancel()
@@ -160,7 +159,9 @@ func (d *Deliverer) start(parent context.Context, engine stream.Driver) error {
 
 func (d *Deliverer) stop() {
 	drain := max(cmp.Or(d.DrainTimeout, DefaultDrainTimeout), 0)
-	d.enter(delivererStopped)
+	d.mu.Lock()
+	d.running = false
+	d.mu.Unlock()
 	var stopping sync.WaitGroup
 	for _, w := range d.consumers {
 		stopping.Go(func() { w.stop(drain) })
@@ -175,10 +176,8 @@ func (d *Deliverer) Stats() Stats {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := Stats{Endpoints: make(map[string]EndpointStats)}
-	if d.state != delivererNew {
-		for _, w := range d.consumers {
-			s.Endpoints[w.endpoint.config.Name] = w.endpoint.queue.stats()
-		}
+	for _, w := range d.consumers {
+		s.Endpoints[w.endpoint.config.Name] = w.endpoint.queue.stats()
 	}
 	return s
 }
@@ -188,8 +187,8 @@ func (d *Deliverer) Stats() Stats {
 func (d *Deliverer) Healthy() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.state != delivererRunning {
-		return fmt.Errorf("webhook: %w", errors.New("the worker is not running"))
+	if !d.running {
+		return errors.New("webhook: the worker is not running")
 	}
 	var errs []error
 	for _, w := range d.consumers {
@@ -218,6 +217,9 @@ type consumer struct {
 
 // newConsumer prepares an endpoint, which has been checked.
 func newConsumer(c *Endpoint, rt http.RoundTripper, log *slog.Logger) (*consumer, error) {
+	if err := checkTransport(c, rt); err != nil {
+		return nil, err
+	}
 	own := *c
 	own.Stream, own.DeadLetter = Stream{}, DeadLetter{}
 	own.Queue = Queue{Type: MemoryQueue, Capacity: -1, MaxBytes: -1} // what comes is bounded by the source

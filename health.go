@@ -5,9 +5,6 @@ import (
 	"fmt"
 )
 
-// errNotRunning is Healthy's error outside of Init and Stop.
-var errNotRunning = errors.New("the hook is not running")
-
 // Healthy returns nil while the hook takes events and all its endpoints can
 // deliver them, for alerts and status pages. The error names each endpoint that
 // is not well, and why:
@@ -27,7 +24,7 @@ var errNotRunning = errors.New("the hook is not running")
 func (h *Hook) Healthy() error {
 	a := h.active.Load()
 	if a == nil || h.stopped.Load() {
-		return fmt.Errorf("webhook: %w", errNotRunning)
+		return errors.New("webhook: the hook is not running")
 	}
 	var errs []error
 	for _, e := range a.endpoints {
