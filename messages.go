@@ -65,16 +65,18 @@ func (h *Hook) reportEarly(s *session) {
 	s.early = nil
 }
 
-func newMessage(pk *packets.Packet, topic, fromUser string) message {
+// newMessage is what is remembered of a message for cl; s is locked.
+func (h *Hook) newMessage(s *session, cl *mqtt.Client, pk *packets.Packet) message {
 	return message{
-		topic:     topic,
+		topic:     s.topicOf(cl, pk),
 		payload:   pk.Payload,
 		from:      pk.Origin,
-		fromUser:  fromUser,
+		fromUser:  h.publisherOf(pk),
 		published: publishedAt(pk),
 		number:    numberOf(pk),
 		qos:       pk.FixedHeader.Qos,
 		retain:    pk.FixedHeader.Retain,
+		extra:     messageExtra(h.extraWants(), pk),
 	}
 }
 
@@ -138,7 +140,6 @@ func (h *Hook) isLate(cl *mqtt.Client, pk *packets.Packet) bool {
 // messageSent makes message_delivered, in W or R.
 func (h *Hook) messageSent(cl *mqtt.Client, pk *packets.Packet) {
 	h.adopt(cl)
-	fromUser := h.publisherOf(pk)
 	s := h.sessions.lock(cl.ID)
 	defer h.sessions.unlock(s)
 	qos := pk.FixedHeader.Qos
@@ -149,8 +150,7 @@ func (h *Hook) messageSent(cl *mqtt.Client, pk *packets.Packet) {
 		s.settle(pk.PacketID, awaitSent|awaitQueued)
 		return
 	}
-	m := newMessage(pk, s.topicOf(cl, pk), fromUser)
-	m.extra = messageExtra(h.extraWants(), pk)
+	m := h.newMessage(s, cl, pk)
 	if qos > 0 && s.awaitsAck(cl) {
 		if pk.FixedHeader.Dup {
 			m.awaits = awaitQueued
@@ -294,8 +294,7 @@ func (h *Hook) answered(s *session, cl *mqtt.Client, id uint16) (m *message, unf
 		return m, false
 	}
 	if m == nil || m.done && !m.is(&pk) {
-		unseen := newMessage(&pk, s.topicOf(cl, &pk), h.publisherOf(&pk))
-		unseen.extra = messageExtra(h.extraWants(), &pk)
+		unseen := h.newMessage(s, cl, &pk)
 		unseen.awaits = awaitSent
 		h.delivered(cl, &unseen)
 		m = s.remember(id, &unseen)

@@ -660,7 +660,7 @@ func TestEarlyMessagesOfABrokenConnection(t *testing.T) {
 func TestDelayedWillPublished(t *testing.T) {
 	pk := packets.Packet{Created: 100}
 	pk.Connect.WillProperties.WillDelayInterval = 7
-	m := newMessage(&pk, "t", "")
+	m := new(Hook).newMessage(new(session), nil, &pk)
 	if m.published != 107 || !m.is(&pk) {
 		t.Errorf("published at %d, the same message: %t", m.published, m.is(&pk))
 	}
