@@ -11,17 +11,13 @@ import (
 )
 
 // appendBody appends the body of ev as NanoMQ writes it: one JSON object
-// without spaces, keys in a fixed order.
+// without spaces, keys in a fixed order. The three events that NanoMQ has are
+// byte for byte its own; the others have the fields of EMQX 4.
 func appendBody(dst []byte, ev *event, enc Encoding) []byte {
+	if ev.kind.isMessage() {
+		return append(appendMessage(dst, ev, enc), '}')
+	}
 	dst = append(dst, '{')
-	dst = appendFields(dst, ev, enc)
-	return append(dst, '}')
-}
-
-// appendFields appends the members of ev's body without the braces. The three
-// events that NanoMQ has are byte for byte its own; the others have the fields
-// of EMQX 4.
-func appendFields(dst []byte, ev *event, enc Encoding) []byte {
 	switch ev.kind {
 	case kindConnect, kindConnack, kindConnected:
 		dst = append(dst, `"proto_ver":`...)
@@ -51,20 +47,18 @@ func appendFields(dst []byte, ev *event, enc Encoding) []byte {
 		dst = appendText(dst, `"topic":"`, ev.topic)
 	case kindDisconnected, kindTerminated:
 		dst = appendText(dst, `"reason":"`, ev.reason)
-	case kindPublish, kindDelivered, kindAcked:
-		return appendMessage(dst, ev, enc)
 	}
 	dst = appendClient(dst, ev)
-	return appendAction(dst, ev)
+	return append(appendAction(dst, ev), '}')
 }
 
-// appendMessage appends the members of the three message events.
+// appendMessage appends the body of a message event, but for the closing brace.
 func appendMessage(dst []byte, ev *event, enc Encoding) []byte {
 	ts := ev.published
 	if ev.kind == kindPublish {
 		ts = ev.time
 	}
-	dst = append(dst, `"ts":`...)
+	dst = append(dst, `{"ts":`...)
 	dst = strconv.AppendInt(dst, ts, 10)
 	dst = appendText(dst, `,"topic":"`, ev.topic)
 	dst = appendName(dst, middles[ev.kind][ev.qos&3][b2u(ev.retain)], ev.fromUser)
