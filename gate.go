@@ -99,8 +99,7 @@ func (g *gate) limit(r RateLimit) {
 // left records that the probe is over.
 func (g *gate) left() { g.probing = false }
 
-// probed records that a probe got an answer that says nothing about the
-// endpoint's health: the next one has to wait all the same.
+// probed puts off the next probe of an open breaker, whatever came of the last.
 func (g *gate) probed(b Breaker) {
 	if g.open {
 		g.nextProbe = g.now() + int64(b.Cooldown)
@@ -121,9 +120,15 @@ func (g *gate) succeeded() (closed, tell bool) {
 }
 
 // failed records a failure of the endpoint and reports whether it opened the
-// breaker, and whether it is to be told that it is open.
+// breaker, and whether it is to be told that it is open. Attempts that were out
+// when the breaker opened do not put off the next probe; a probe's failure does.
 func (g *gate) failed(b Breaker, probe bool) (opened, tell bool) {
-	opened = g.fail(b, probe)
+	g.failures++
+	opened = !g.open && b.Failures >= 0 && g.failures >= b.Failures
+	g.open = g.open || opened
+	if opened || probe {
+		g.probed(b)
+	}
 	tell, _ = g.tellOpen()
 	return opened, tell
 }
@@ -145,24 +150,6 @@ func (g *gate) tellOpen() (tell bool, wait time.Duration) {
 // tellInterval is the least time between two log lines that the breaker is open.
 const tellInterval = 10 * time.Second
 
-// fail is failed, of which nobody is told. Attempts that were out when the breaker
-// opened do not put off the next probe; a probe's failure does.
-func (g *gate) fail(b Breaker, probe bool) (opened bool) {
-	g.failures++
-	if g.open {
-		if probe {
-			g.nextProbe = g.now() + int64(b.Cooldown)
-		}
-		return false
-	}
-	if b.Failures < 0 || g.failures < b.Failures {
-		return false
-	}
-	g.open = true
-	g.nextProbe = g.now() + int64(b.Cooldown)
-	return true
-}
-
 // probeNow lets a probe out without waiting for the cooldown.
 func (g *gate) probeNow() { g.nextProbe = 0 }
 
@@ -176,7 +163,7 @@ func (g *gate) retarget() {
 func (g *gate) shorten(b Breaker, mostPause time.Duration) {
 	now := g.now()
 	if b.Failures < 0 {
-		g.failures, g.open, g.probing, g.told = 0, false, false, false
+		g.succeeded() // closes it
 	}
 	g.nextProbe = min(g.nextProbe, now+int64(b.Cooldown))
 	g.pausedUntil = min(g.pausedUntil, now+int64(mostPause))
