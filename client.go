@@ -17,8 +17,7 @@ const userAgent = "mochi-webhook/1"
 // A client is what all connections to one endpoint share. It is immutable but for
 // http2, and so safe for concurrent use.
 type client struct {
-	scheme string
-	host   string // with port, for dialing
+	host string // with port, for dialing
 
 	// heads are the fixed parts of requests by request.head: 0 is that of
 	// most, others are of rules with headers of their own.
@@ -55,7 +54,6 @@ func newClient(ep *Endpoint, rt http.RoundTripper) (*client, error) {
 		port = defaultPorts[u.Scheme]
 	}
 	c := &client{
-		scheme:    u.Scheme,
 		host:      net.JoinHostPort(u.Hostname(), port),
 		signing:   ep.Signing,
 		transport: rt,
@@ -171,12 +169,9 @@ func requestHeaders(configured []Header, u *url.URL) []Header {
 		}
 	}
 	add := func(name, value string) {
-		for _, h := range headers {
-			if equalFold(h.Name, name) {
-				return
-			}
+		if !hasHeader(headers, name) {
+			headers = append(headers, Header{name, Secret(value)})
 		}
-		headers = append(headers, Header{name, Secret(value)})
 	}
 	add("Content-Type", defaultContentType)
 	add("User-Agent", userAgent)

@@ -235,7 +235,7 @@ func (c *client) same(o *client) bool {
 	if c.transport != nil {
 		return c.url.String() == o.url.String() && maps.EqualFunc(c.heads, o.heads, (*head).same)
 	}
-	return c.scheme == o.scheme && c.host == o.host && maps.EqualFunc(c.heads, o.heads, (*head).same) &&
+	return c.host == o.host && maps.EqualFunc(c.heads, o.heads, (*head).same) &&
 		sameTLS(c.tls, o.tls) && c.proxy.same(o.proxy)
 }
 

@@ -2,7 +2,6 @@ package webhook
 
 import (
 	"math"
-	"math/big"
 	"strconv"
 	"strings"
 	"time"
@@ -74,11 +73,8 @@ func (d *decoder) whole(n *node, want string) (number int64, text string, ok boo
 	}
 	switch s.kind {
 	case numberScalar:
-		number, acc := s.num.Int64()
-		if acc == big.Exact {
-			return number, "", true
-		}
-		if s.num.IsInt() { // far out of every range
+		if s.num.IsInt() {
+			number, _ := s.num.Int64() // the nearest one: what it cannot hold is out of every range
 			return number, "", true
 		}
 	case stringScalar:
