@@ -27,6 +27,7 @@ type proxy struct {
 
 // proxyFromEnvironment returns the proxy for requests to u, or nil for none.
 func proxyFromEnvironment(u *url.URL, t TLS) (*proxy, error) {
+	bad := func(what string) error { return fmt.Errorf("%s_PROXY: %s", strings.ToUpper(u.Scheme), what) }
 	env := httpproxy.FromEnvironment()
 	value := &env.HTTPProxy
 	if u.Scheme == "https" {
@@ -41,7 +42,7 @@ func proxyFromEnvironment(u *url.URL, t TLS) (*proxy, error) {
 		return nil, err
 	}
 	if !valid || strings.HasPrefix(pu.Path, "//") { // what is no URL was taken for one without a scheme
-		return nil, fmt.Errorf("%s_PROXY: is not a URL; check the port, and the percent escapes of user and password", strings.ToUpper(u.Scheme))
+		return nil, bad("is not a URL; check the port, and the percent escapes of user and password")
 	}
 	p := &proxy{user: pu.User}
 	port := pu.Port()
@@ -57,13 +58,13 @@ func proxyFromEnvironment(u *url.URL, t TLS) (*proxy, error) {
 		port = cmp.Or(port, "1080")
 		p.socks = true
 	default:
-		return nil, fmt.Errorf("%s_PROXY: the scheme of a proxy is http, https or socks5", strings.ToUpper(u.Scheme))
+		return nil, bad("the scheme of a proxy is http, https or socks5")
 	}
 	if pu.Hostname() == "" {
-		return nil, fmt.Errorf("%s_PROXY: has no host", strings.ToUpper(u.Scheme))
+		return nil, bad("has no host")
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return nil, fmt.Errorf("%s_PROXY: the port of a proxy is 1 to 65535", strings.ToUpper(u.Scheme))
+		return nil, bad("the port of a proxy is 1 to 65535")
 	}
 	p.addr = net.JoinHostPort(pu.Hostname(), port)
 	return p, nil
