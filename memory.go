@@ -68,12 +68,7 @@ func (m *memory) copy(rec []byte) uint64 {
 	s := &m.sizes[number]
 	i, grown := s.take()
 	if grown {
-		chunk := make([]byte, chunkLen*size)
-		if at := int(i / chunkLen); at < len(s.chunks) {
-			s.chunks[at] = chunk
-		} else {
-			s.chunks = append(s.chunks, chunk)
-		}
+		s.chunks = putChunk(s.chunks, i, make([]byte, chunkLen*size))
 	}
 	copy(s.chunks[i/chunkLen][int(i%chunkLen)*size:], rec)
 	return uint64(number)<<32 | uint64(i)

@@ -31,12 +31,7 @@ func (s *slab[T]) at(i uint32) *T {
 func (s *slab[T]) alloc() uint32 {
 	i, grown := s.take()
 	if grown {
-		chunk := new([chunkLen]T)
-		if at := int(i / chunkLen); at < len(s.chunks) {
-			s.chunks[at] = chunk
-		} else {
-			s.chunks = append(s.chunks, chunk)
-		}
+		s.chunks = putChunk(s.chunks, i, new([chunkLen]T))
 	}
 	return i
 }
@@ -46,6 +41,17 @@ func (s *slab[T]) release(i uint32) {
 	if s.give(i) {
 		s.chunks[i/chunkLen] = nil
 	}
+}
+
+// putChunk puts the chunk that item i is in among the others: behind them, or in
+// the place of one that was let go.
+func putChunk[C any](chunks []C, i uint32, chunk C) []C {
+	at := int(i / chunkLen)
+	if at == len(chunks) {
+		return append(chunks, chunk)
+	}
+	chunks[at] = chunk
+	return chunks
 }
 
 // slots keep account of which items of a slab are in use.
