@@ -103,7 +103,7 @@ type lane struct {
 	key        uint64
 	head, tail uint32 // waiting entries, oldest first
 	prev, next uint32 // in the ready list
-	readyAt    int64  // in backoff: until when, in nanoseconds since the queue's epoch
+	readyAt    int64  // in backoff: until when, in nanoseconds since the gate's epoch
 	heapAt     int32  // in backoff: position in the heap
 	inFlight   int32  // entries of the attempt that holds the lane
 	waiting    uint32 // entries from head to tail
