@@ -252,8 +252,8 @@ func (h *Hook) emitPublish(cl *mqtt.Client, pk *packets.Packet, at publishStage)
 
 // publish does the rest of emitPublish for a message that somebody wants.
 func (h *Hook) publish(a *active, ev *event, hits []hit, wait bool, at publishStage) {
-	var records [8]record
-	recorded := records[:0]
+	var space [8]unsynced
+	stored := space[:0]
 	var room [8]hit
 	full := room[:0]
 	var own patience
@@ -278,35 +278,35 @@ func (h *Hook) publish(a *active, ev *event, hits []hit, wait bool, at publishSt
 		case is == hasToWait:
 			full = append(full, hit)
 		case is == taken && at == beforeAck:
-			recorded = append(recorded, record{e, ref})
+			stored = append(stored, unsynced{e, ref})
 		}
 	}
 	if len(full) > 0 {
 		own.begin()
-		recorded = append(recorded, waitForAll(a, ev, full, at, own.since)...)
+		stored = append(stored, waitForAll(a, ev, full, at, own.since)...)
 	}
 	own.turn.end()
-	for _, r := range recorded {
-		r.endpoint.awaitSync(r.ref, own.since)
+	for _, s := range stored {
+		s.endpoint.awaitSync(s.ref, own.since)
 	}
 }
 
 // waitForAll offers an event to endpoints that are all full, at the same time: in the
-// queue of each it waits behind those that wait there already, and for no other one. It
-// returns where the event is on disk, before the acknowledgement.
-func waitForAll(a *active, ev *event, hits []hit, at publishStage, since time.Time) []record {
-	all := make([]record, len(hits))
+// queue of each it waits behind those that wait there already, and for no other one. Before
+// the acknowledgement it returns where the event is on its way to disk.
+func waitForAll(a *active, ev *event, hits []hit, at publishStage, since time.Time) []unsynced {
+	all := make([]unsynced, len(hits))
 	var wg sync.WaitGroup
 	for i, hit := range hits {
 		e, own := a.endpoints[hit.endpoint], *ev
 		wg.Go(func() {
 			if ref, is := e.offer(&own, hit.rule, a, &patience{waits: true, since: since}); is == taken && at == beforeAck {
-				all[i] = record{e, ref}
+				all[i] = unsynced{e, ref}
 			}
 		})
 	}
 	wg.Wait()
-	return slices.DeleteFunc(all, func(r record) bool { return r.endpoint == nil })
+	return slices.DeleteFunc(all, func(s unsynced) bool { return s.endpoint == nil })
 }
 
 // A publishStage says which endpoints emitPublish is for.
@@ -318,8 +318,8 @@ const (
 	unrecorded                     // all, as the first stage was left out
 )
 
-// A record is where an endpoint has an event on disk.
-type record struct {
+// An unsynced is where an endpoint has an event that is on its way to disk.
+type unsynced struct {
 	endpoint *endpoint
 	ref      uint64
 }
