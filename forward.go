@@ -82,7 +82,7 @@ func newForwardPool(q *queue, config *Endpoint, log *slog.Logger, to stream.Publ
 		return &forwardConn{publisher: to, ctx: ctx, stop: stop}
 	})
 	n, ordered := config.Stream.Partitions, config.Ordering != OrderNone
-	p.record = func(req *request, ev *event) {
+	p.render = func(req *request, ev *event) {
 		req.partition = ev.partition(n, ordered)
 		req.body = appendRecord(req.body, ev)
 	}

@@ -49,11 +49,15 @@ type pool struct {
 	queue   *queue
 	config  *Endpoint
 	log     *slog.Logger
-	format  *format                       // of most events, and of batches
-	formats map[uint32]*format            // of all, by event.rule
-	asIs    bool                          // events are whole bodies: redelivery
-	record  func(req *request, ev *event) // makes what goes into a stream; nil: requests go out
-	letters letterBox                     // nil: dead events are only counted
+	format  *format            // of most events, and of batches
+	formats map[uint32]*format // of all, by event.rule
+	asIs    bool               // events are whole bodies: redelivery
+
+	// render makes what is sent of one event, all but its id: a request, or what
+	// goes into a stream. Its body comes behind what req.body has.
+	render func(req *request, ev *event)
+
+	letters letterBox // nil: dead events are only counted
 	workers []*worker
 	wg      sync.WaitGroup
 	live    atomic.Int32 // workers that have not ended
@@ -72,6 +76,7 @@ func newPool(q *queue, config *Endpoint, log *slog.Logger, dial func() poster) *
 	p := &pool{queue: q, config: config, log: log}
 	p.formats = newFormats(config)
 	p.format = p.formats[0]
+	p.render = p.renderWebhook
 	for range config.PoolSize {
 		p.workers = append(p.workers, &worker{pool: p, poster: dial(), wake: make(chan struct{}, 1)})
 	}
@@ -202,16 +207,6 @@ func (p *pool) formatOf(ev *event) *format {
 		}
 	}
 	return p.format
-}
-
-// render makes what is sent of one event: all but its id. Its body comes behind
-// what req.body has.
-func (p *pool) render(req *request, ev *event) {
-	if p.record != nil {
-		p.record(req, ev)
-	} else {
-		p.renderWebhook(req, ev)
-	}
 }
 
 // renderWebhook makes the request of one event.
