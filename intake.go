@@ -150,19 +150,23 @@ func (b *intake) endTenure(t *tenure) {
 	for at := q.age.head; at != 0; {
 		e := q.entries.at(at)
 		next := e.newer
-		switch {
-		case b.messages[e.ref].tenure != t:
-		case e.flags&entryInFlight != 0:
-		default: // the first of its lane, all of which is of this tenure
+		if b.messages[e.ref].tenure == t && e.flags&entryInFlight == 0 { // the first of its lane, all of which is of this tenure
 			q.takeHead(e.lane)
-			q.counters.events[e.kind()].Forwarded++
-			b.forget(e.ref)
-			q.forgetEntry(at)
+			b.pass(at)
 		}
 		at = next
 	}
 	t.over = true
 	b.look(t)
+}
+
+// pass leaves an event that is in no lane any more to the stream.
+func (b *intake) pass(at uint32) {
+	q := b.queue
+	e := q.entries.at(at)
+	q.counters.events[e.kind()].Forwarded++
+	b.forget(e.ref)
+	q.forgetEntry(at)
 }
 
 // isOver reports whether an event in flight is of a partition that this worker
@@ -187,11 +191,8 @@ func (b *intake) giveBack(t *tenure) {
 // giveBack ends an event that another worker has to deal with.
 func (q *queue) giveBack(at uint32) {
 	b := q.store.(*intake)
-	e := q.entries.at(at)
-	q.counters.events[e.kind()].Forwarded++
-	t := b.messages[e.ref].tenure
-	b.forget(e.ref)
-	q.forgetEntry(at)
+	t := b.messages[q.entries.at(at).ref].tenure
+	b.pass(at)
 	if !t.over {
 		b.giveBack(t)
 	}
