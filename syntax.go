@@ -63,6 +63,36 @@ func (n *node) append(m *member) {
 	n.members = append(n.members, m)
 }
 
+// at returns the value of a setting or a block, or nil.
+func (n *node) at(key string) *node {
+	for name := range strings.SplitSeq(key, ".") {
+		m := n.find(name)
+		if m == nil && name == "tls" {
+			m = n.find("ssl")
+		}
+		if m == nil {
+			return nil
+		}
+		n = m.value
+	}
+	return n
+}
+
+// place returns where the value of a setting, or its nearest block, is written in
+// an object, or otherwise if it is not.
+func (n *node) place(key string, otherwise span) span {
+	for {
+		if value := n.at(key); value != nil {
+			return value.span
+		}
+		dot := strings.LastIndexByte(key, '.')
+		if dot < 0 {
+			return otherwise
+		}
+		key = key[:dot]
+	}
+}
+
 // Bounds that no configuration meets, so that no input exhausts the stack.
 const (
 	maxDepth = 32 // of braces, brackets and interpolations

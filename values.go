@@ -175,3 +175,133 @@ func (d *decoder) word(n *node, want string) (string, bool) {
 	}
 	return "", false
 }
+
+func readURL(d *decoder, n *node, to *string) {
+	text, ok := d.text(n)
+	if !ok {
+		return
+	}
+	if err := checkURL(text); err != nil {
+		d.refuse(n.span, err)
+		return
+	}
+	*to = text
+}
+
+func readHeaders(d *decoder, n *node, to *[]Header) {
+	if n.kind != objectNode {
+		d.wrongType(n, "an object: headers = { NAME = \"VALUE\" }")
+		return
+	}
+	for _, m := range n.members {
+		d.key = "The header's name"
+		if err := checkHeaderName(m.name); err != nil {
+			d.refuse(m.span, err)
+		}
+		if m.value.kind == objectNode {
+			d.problem(m.span, "Wrong type", `A header has one value. A name with a dot in it is written in quotes: headers = { "a.b" = "…" }.`)
+			continue
+		}
+		d.key = "The header's value"
+		text, ok := d.text(m.value)
+		if !ok {
+			continue
+		}
+		if err := checkHeaderValue(m.name, text); err != nil {
+			d.refuse(m.value.span, err)
+		}
+		*to = append(*to, Header{Name: m.name, Value: Secret(text)})
+	}
+}
+
+func readFields(d *decoder, n *node, e *Endpoint) {
+	if n.kind != listNode {
+		d.wrongType(n, "a list: fields = [\"id\", \"ts\"]")
+		return
+	}
+	fields := make([]Field, 0, len(n.items))
+	for _, item := range n.items {
+		name, ok := d.word(item, "the name of a field in quotes")
+		if !ok {
+			continue
+		}
+		checked, err := checkFields(append(fields, Field(name)))
+		if err != nil {
+			d.refuse(item.span, err)
+			continue
+		}
+		fields = checked
+	}
+	e.Body.Fields = fields
+}
+
+func readEvents(d *decoder, n *node, e *Endpoint) {
+	rules := n.items
+	if n.kind == objectNode { // events.1 { … } events.2 { … }
+		for _, m := range n.members {
+			if strings.Trim(m.name, "0123456789") != "" {
+				rules = nil
+				break
+			}
+			rules = append(rules, m.value)
+		}
+	}
+	if len(rules) == 0 {
+		if n.kind == listNode && !d.partial {
+			d.problem(n.span, "Empty list", "events needs a rule: events = [ { event = \"on_message_publish\" } ].")
+		} else if n.kind != listNode {
+			d.wrongType(n, "a list: events = [ { event = \"on_message_publish\" } ]")
+		}
+		return
+	}
+	outer := d.failed
+	defer func() { d.failed = outer }()
+	for _, n := range rules {
+		if n.kind != objectNode {
+			d.key = "A rule"
+			d.wrongType(n, "an object: { event = \"on_message_publish\" }")
+			continue
+		}
+		var rule Rule
+		d.failed = make(map[string]bool)
+		d.inRule = true
+		object(d, ruleSettings, n, "", &rule)
+		d.inRule = false
+		if n.find("event") == nil && !d.partial && !d.failed["event"] {
+			d.problem(n.span, "Missing event", "A rule says which event it takes: { event = \"on_message_publish\" }.")
+		}
+		if topic := n.find("topic"); topic != nil && !d.failed["topic"] && rule.Event != "" {
+			d.key = "topic"
+			if err := checkTopic(rule); err != nil {
+				d.refuse(topic.value.span, err)
+			}
+		}
+		if except := n.find("except"); except != nil && rule.Event != "" {
+			d.key = "except"
+			quiet := d.quiet()
+			for _, item := range except.value.items { // also beside one that is no text
+				if filter, ok := quiet.text(item); ok {
+					checkExcept(Rule{Event: rule.Event, Except: []string{filter}}, func(_ int, err error) { d.refuse(item.span, err) })
+				}
+			}
+		}
+		e.Events = append(e.Events, rule)
+		d.rules = append(d.rules, ruleNode{n, d.failed})
+	}
+}
+
+func readEvent(d *decoder, n *node, rule *Rule) {
+	name, ok := d.word(n, "the name of an event in quotes")
+	if !ok {
+		return
+	}
+	event, err := checkEvent(EventName(name))
+	if err != nil {
+		d.refuse(n.span, err)
+	}
+	rule.Event = event
+}
+
+func readTopic(d *decoder, n *node, rule *Rule) {
+	rule.Topic, _ = d.text(n)
+}
