@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"sync"
 	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
@@ -43,9 +44,10 @@ func run(stdout io.Writer) error {
 	}
 
 	received := make(chan struct{})
+	first := sync.OnceFunc(func() { close(received) }) // a webhook can come twice
 	answer := func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
-		close(received)
+		first()
 	}
 	receiver := httptest.NewServer(otelhttp.NewHandler(http.HandlerFunc(answer), "receiver", options...))
 	defer receiver.Close()

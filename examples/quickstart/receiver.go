@@ -35,10 +35,11 @@ func (r *receiver) url() string { return "http://" + r.listener.Addr().String() 
 
 func (r *receiver) close() { _ = r.server.Close() }
 
-func (r *receiver) ServeHTTP(_ http.ResponseWriter, req *http.Request) {
+func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
-		return // the connection is gone
+		w.WriteHeader(http.StatusRequestTimeout) // not 200: it is to come again
+		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
