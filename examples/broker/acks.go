@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,8 +36,9 @@ type ackConn struct {
 	err   error       // in writing: what came after it would be within a packet
 }
 
-// Read writes the acknowledgements that wait, and reads. An error in writing is
-// one of reading, too. Who is writing takes them along, and may have to wait
+// Read writes the acknowledgements that wait, and reads. If a client took too long to
+// take them, that is the end of reading, too; of one that is gone, there may be what it
+// sent before, a DISCONNECT even. Who is writing takes them along, and may have to wait
 // for a client that waits itself for the broker to read.
 func (c *ackConn) Read(b []byte) (int, error) {
 	if c.mu.TryLock() {
@@ -44,7 +47,7 @@ func (c *ackConn) Read(b []byte) (int, error) {
 		}
 		err := c.err
 		c.mu.Unlock()
-		if err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return 0, err
 		}
 	}

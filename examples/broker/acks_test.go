@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -232,5 +233,46 @@ func TestNothingFollowsATornPacket(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestReadAfterReset: of a client that is gone, so that nothing can be written any more,
+// the broker reads what it sent before.
+func TestReadAfterReset(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("other systems may throw away what was not read")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	broker, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Close()
+	conn := &ackConn{Conn: broker}
+	const disconnect = "\xe0\x00"
+	if _, err := client.Write([]byte(disconnect)); err != nil {
+		t.Fatal(err)
+	}
+	_ = client.(*net.TCPConn).SetLinger(0) // as when it has not read all
+	_ = client.Close()
+	for late := time.Now().Add(5 * time.Second); time.Now().Before(late); time.Sleep(time.Millisecond) {
+		if _, err = conn.Write([]byte(message)); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		t.Fatal("writing to a client that is gone goes on")
+	}
+	b := make([]byte, 64)
+	if n, err := conn.Read(b); string(b[:n]) != disconnect {
+		t.Errorf("read %q, %v; want %q", b[:n], err, disconnect)
 	}
 }
