@@ -102,10 +102,11 @@ func work(opts *options, cfg *webhook.Config, stdout io.Writer, log *slog.Logger
 	}
 	defer pages.Close()
 	pages.Serve()
-	context.AfterFunc(ctx, func() {
+	ended := context.AfterFunc(ctx, func() {
 		restore() // a second signal ends the process
 		log.Info("stopping", "drain", opts.drain)
 	})
+	defer ended()
 	go func() { // ends with ctx
 		select {
 		case <-worker.Ready():
