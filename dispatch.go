@@ -146,6 +146,7 @@ func (q *queue) leave(w *worker) {
 	q.busy--
 	if w.probe && w.target == q.gate.target {
 		q.gate.left()
+		q.kickClock() // the next one, which may be that of a lane in backoff
 	}
 	w.probe = false
 }

@@ -321,6 +321,13 @@ func TestDropOldestSparesWhatIsInFlight(t *testing.T) {
 	})
 }
 
+// enterLocked is offer for who holds the queue's lock, so that nobody runs meanwhile.
+func (q *queue) enterLocked(ev *event) {
+	rec := appendRecord(nil, ev)
+	ticket := q.ticketOf(ev, len(rec))
+	q.enter(&ticket, rec)
+}
+
 // TestDroppedFromUnderAWorker: a worker that was woken for an event which an overflow
 // drops before the worker has it takes what is ready instead.
 func TestDroppedFromUnderAWorker(t *testing.T) {
@@ -335,10 +342,7 @@ func TestDroppedFromUnderAWorker(t *testing.T) {
 		synctest.Wait()   // the worker is idle
 		e.queue.mu.Lock() // so that it does not run between the offers
 		for i := range 3 {
-			ev := publishOf(fmt.Sprint("c", i), fmt.Sprint(i))
-			rec := appendRecord(nil, ev)
-			ticket := e.queue.ticketOf(ev, len(rec))
-			e.queue.enter(&ticket, rec)
+			e.queue.enterLocked(publishOf(fmt.Sprint("c", i), fmt.Sprint(i)))
 		}
 		e.queue.mu.Unlock()
 		synctest.Wait()
@@ -551,6 +555,60 @@ func TestUnreadableProbe(t *testing.T) {
 		}
 		e.stop(0)
 	})
+}
+
+// TestProbeThatIsNone has the event of a probe end before the probe is sent, because
+// it is too old or was dropped: the next one is a cooldown away, or due at once.
+func TestProbeThatIsNone(t *testing.T) {
+	tests := []struct {
+		name   string
+		end    func(q *queue)
+		atOnce int64 // probes
+	}{
+		{"too old", func(q *queue) {
+			old := publishOf("b", "old") // as one that waited for room
+			old.time -= 2 * time.Hour.Milliseconds()
+			q.enterLocked(old)
+		}, 0},
+		{"dropped", func(q *queue) {
+			q.unlogged++ // the clock has been told of others
+			q.gate.probeNow()
+			q.enterLocked(publishOf("b", "dropped"))
+			lane := q.byKey.find(&q.lanes, publishOf("b", "").laneKey(q.seed))
+			at := q.lanes.at(lane).head
+			q.takeHead(lane)
+			q.drop(kindPublish, dropQueueFull)
+			q.remove(at)
+		}, 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				config := defaultEndpoint()
+				config.Breaker = Breaker{Failures: 1, Cooldown: time.Second}
+				config.Retry = Retry{MinBackoff: time.Hour, MaxBackoff: time.Hour, MaxAge: time.Hour, MaxAttempts: -1}
+				var attempts atomic.Int64
+				e := startFake(config, func(*request, time.Time, <-chan struct{}) outcome {
+					attempts.Add(1)
+					return outcome{verdict: failed, status: 500}
+				})
+				e.queue.offer(publishOf("a", "x"), false)
+				time.Sleep(500 * time.Millisecond)
+				e.queue.mu.Lock()
+				tt.end(e.queue)
+				e.queue.mu.Unlock()
+				synctest.Wait()
+				if n := attempts.Load() - 1; n != tt.atOnce {
+					t.Errorf("%d probes at once, want %d", n, tt.atOnce)
+				}
+				time.Sleep(10 * time.Second)
+				if n := attempts.Load(); n < 10 || n > 12 {
+					t.Errorf("%d attempts in 10.5 s at a cooldown of 1 s", n)
+				}
+				e.stop(0)
+			})
+		})
+	}
 }
 
 func TestRetryAfterPausesTheEndpoint(t *testing.T) {
