@@ -187,10 +187,13 @@ func (q *queue) putBack(w *worker) {
 	if w.lane == 0 {
 		return
 	}
-	l := q.lanes.at(w.lane)
-	l.state = laneReady
-	q.ready.pushFront(&q.lanes, w.lane)
-	q.batching.ready += int(l.waiting)
+	if l := q.lanes.at(w.lane); l.head == 0 { // dropped since w was woken
+		q.forgetLane(w.lane)
+	} else {
+		l.state = laneReady
+		q.ready.pushFront(&q.lanes, w.lane)
+		q.batching.ready += int(l.waiting)
+	}
 	q.batching.claims--
 	w.lane = 0
 	q.leave(w)

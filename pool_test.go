@@ -354,6 +354,25 @@ func TestDroppedFromUnderAWorker(t *testing.T) {
 	})
 }
 
+// TestRetiredWithADroppedEvent is that with a worker that a reload retires: a lane
+// without events is not ready.
+func TestRetiredWithADroppedEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := startFake(defaultEndpoint(), func(*request, time.Time, <-chan struct{}) outcome { return outcome{status: 200} })
+		synctest.Wait()
+		e.queue.mu.Lock()
+		e.queue.enterLocked(publishOf("c", "x"))
+		e.queue.dropOldest(dropQueueFull)
+		e.queue.retire(e.pool)
+		e.queue.mu.Unlock()
+		synctest.Wait()
+		if at := e.queue.ready.head; at != 0 || e.queue.busy != 0 {
+			t.Errorf("lane %d is ready, %d workers are busy", at, e.queue.busy)
+		}
+		e.stop(0)
+	})
+}
+
 func TestBlockWaitsForRoomAndNoLonger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := defaultEndpoint()
