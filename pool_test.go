@@ -373,6 +373,43 @@ func TestRetiredWithADroppedEvent(t *testing.T) {
 	})
 }
 
+// A fullStore has no room.
+type fullStore struct{ *memory }
+
+func (fullStore) put([]byte) (uint64, dropReason) { return 0, dropQueueFull }
+
+// TestDroppedInVain: what waited behind an event that was dropped in its backoff goes
+// out, also where that did not make room enough.
+func TestDroppedInVain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := defaultEndpoint()
+		c.PoolSize, c.Queue.MaxBytes, c.Breaker.Failures = 1, 400, -1
+		c.Retry = Retry{MinBackoff: time.Hour, MaxBackoff: time.Hour, MaxAge: -1, MaxAttempts: -1}
+		var got []string
+		e := startFake(c, func(req *request, _ time.Time, _ <-chan struct{}) outcome {
+			got = append(got, payloadOf(req.body))
+			if len(got) == 1 {
+				return outcome{verdict: failed, status: 500}
+			}
+			return outcome{status: 200}
+		})
+		for i := range 3 {
+			e.queue.offer(publishOf("c", fmt.Sprint(i)), true)
+		}
+		synctest.Wait() // the first is in backoff
+		e.queue.mu.Lock()
+		e.queue.unlogged++ // the clock has been told of other drops
+		e.queue.store = fullStore{e.queue.store.(*memory)}
+		e.queue.mu.Unlock()
+		e.queue.offer(publishOf("d", "x"), true)
+		synctest.Wait()
+		if want := []string{"0", "1", "2"}; !slices.Equal(got, want) {
+			t.Errorf("got %v at once, want %v", got, want)
+		}
+		e.stop(0)
+	})
+}
+
 func TestBlockWaitsForRoomAndNoLonger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := defaultEndpoint()

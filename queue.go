@@ -214,10 +214,10 @@ func (q *queue) enter(t *ticket, rec []byte) {
 func (q *queue) entered(t *ticket, ref uint64, reason dropReason) {
 	q.counters.events[t.kind].Offered++
 	if reason != keep {
-		q.drop(t.kind, reason)
-		return
+		q.drop(t.kind, reason) // others that made room in vain may have left lanes ready
+	} else {
+		q.add(t, ref)
 	}
-	q.add(t, ref)
 	if q.limits.batch.MaxEvents == 1 || q.full() {
 		q.dispatch()
 	}
