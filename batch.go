@@ -160,10 +160,10 @@ func (q *queue) crowded(events int, bytes int64) bool {
 func leastBody(size int) int64 { return int64(size) + 64 }
 
 // due reports whether an attempt may start for what is in ready lanes: always,
-// but in batches.
+// but in batches. A probe is a single event.
 func (q *queue) due() bool {
 	b := &q.limits.batch
-	return b.MaxEvents == 1 || q.full() ||
+	return b.MaxEvents == 1 || q.gate.open || q.full() ||
 		q.unclaimed() > 0 && (q.closed || q.lingered(time.Now()))
 }
 

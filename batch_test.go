@@ -771,6 +771,24 @@ func TestOpenBreakerEndsASplit(t *testing.T) {
 	})
 }
 
+// TestProbesDoNotLinger has a full batch fail before its events have lingered.
+func TestProbesDoNotLinger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := batchEndpoint(Batch{MaxEvents: 3, Linger: time.Minute})
+		c.Breaker = Breaker{Failures: 1, Cooldown: time.Second}
+		c.Retry.MinBackoff, c.Retry.MaxBackoff = 30*time.Second, 30*time.Second
+		e, got := recordBatches(t, &c, func([]string) outcome { return outcome{verdict: failed, status: 500} })
+		for i := range 3 {
+			e.queue.offer(publishOf(fmt.Sprint("c", i), "x"), false)
+		}
+		time.Sleep(10*time.Second + time.Second/2)
+		if n := len(got()) - 1; n != 10 {
+			t.Errorf("%d probes in 10 s at a cooldown of 1 s", n)
+		}
+		e.stop(0)
+	})
+}
+
 // TestDropLeavesABatchInBackoff drops the first event of a batch that waits to
 // be tried again: the others go on waiting, and what was not in it goes with them.
 func TestDropLeavesABatchInBackoff(t *testing.T) {
