@@ -145,7 +145,7 @@ func (q *queue) full() bool {
 		return n > 0
 	}
 	average := q.waitingBytes / int64(q.waiting)
-	return int64(n)*leastBody(int(average)) >= b.MaxBytes || q.crowded(n, int64(n)*average)
+	return int64(n)*leastBody(int(average)) >= b.MaxBytes || q.crowded(n, int64(n)*average) || !q.room(average)
 }
 
 // crowded reports whether half of what may wait does nothing but linger: that could

@@ -771,6 +771,35 @@ func TestOpenBreakerEndsASplit(t *testing.T) {
 	})
 }
 
+// TestNothingLingersInAFullQueue has most of a queue wait behind a slow attempt.
+func TestNothingLingersInAFullQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := batchEndpoint(Batch{MaxEvents: 100, Linger: 10 * time.Second})
+		c.PoolSize, c.Queue.Capacity, c.Queue.Overflow = 2, 20, Block
+		e, _ := recordBatches(t, &c, func(payloads []string) outcome {
+			if slices.Contains(payloads, "slow") {
+				time.Sleep(20 * time.Second)
+			}
+			return outcome{status: 200}
+		})
+		for range 10 {
+			e.queue.offer(publishOf("slow", "slow"), true)
+		}
+		synctest.Wait() // they are in flight, as half of what may wait
+		for range 11 {
+			e.queue.offer(publishOf("slow", "x"), true)
+		}
+		begin := time.Now()
+		for i := range 20 {
+			e.queue.offer(publishOf(fmt.Sprint("c", i), "x"), true)
+		}
+		if waited := time.Since(begin); waited > 0 {
+			t.Errorf("publishes waited for %v beside a worker that is free", waited)
+		}
+		e.stop(time.Minute)
+	})
+}
+
 // TestProbesDoNotLinger has a full batch fail before its events have lingered.
 func TestProbesDoNotLinger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
