@@ -800,6 +800,35 @@ func TestNothingLingersInAFullQueue(t *testing.T) {
 	})
 }
 
+// TestRestLingersByItsOldest leaves two events beside a full batch, of which the older
+// one comes last, because its lane was busy.
+func TestRestLingersByItsOldest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := batchEndpoint(Batch{MaxEvents: 3, Linger: time.Second})
+		c.PoolSize = 1
+		e, got := recordBatches(t, &c, func(payloads []string) outcome {
+			if slices.Contains(payloads, "slow") {
+				time.Sleep(3 * time.Second)
+			}
+			return outcome{status: 200}
+		})
+		for _, client := range []string{"a", "p", "q"} {
+			e.queue.offer(publishOf(client, "slow"), false)
+		}
+		synctest.Wait()
+		e.queue.offer(publishOf("a", "old"), false)
+		time.Sleep(2900 * time.Millisecond)
+		for _, client := range []string{"v", "w", "x", "y"} {
+			e.queue.offer(publishOf(client, "new"), false)
+		}
+		time.Sleep(200 * time.Millisecond)
+		if n := len(got()); n != 3 {
+			t.Errorf("%d batches: an event that waits for 3 s lingers for another one's second", n)
+		}
+		e.stop(time.Minute)
+	})
+}
+
 // TestProbesDoNotLinger has a full batch fail before its events have lingered.
 func TestProbesDoNotLinger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

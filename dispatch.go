@@ -131,8 +131,7 @@ func (q *queue) fill(w *worker) bool {
 		q.leave(w)
 	}
 	if q.limits.batch.MaxEvents > 1 && q.ready.head != 0 { // however few were taken
-		q.batching.until = 0
-		q.lingerFor(q.entries.at(q.lanes.at(q.ready.head).head))
+		q.lingerForRest()
 	}
 	q.dispatch() // lanes that this attempt's end, or its full batch, left ready
 	return len(w.jobs) > 0
