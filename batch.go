@@ -132,13 +132,16 @@ func (q *queue) lingerFor(e *entry) {
 }
 
 // lingerForRest does so for what a batch has left ready: for the oldest, which need
-// not be the first. What is enough for another batch does not linger.
+// not be the first. What is enough for another batch does not linger; whoever takes
+// that looks again.
 func (q *queue) lingerForRest() {
 	q.batching.until = 0
-	n := 0
-	for at := q.ready.head; at != 0 && n < q.limits.batch.MaxEvents; at = q.lanes.at(at).next {
+	if q.unclaimed() >= q.limits.batch.MaxEvents {
+		q.batching.until = 1
+		return
+	}
+	for at := q.ready.head; at != 0; at = q.lanes.at(at).next {
 		q.lingerFor(q.entries.at(q.lanes.at(at).head))
-		n += int(q.lanes.at(at).waiting)
 	}
 }
 
