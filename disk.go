@@ -146,6 +146,8 @@ func (d *disk) remove(ref uint64) { d.spool.Done(spool.Ref(ref)) }
 
 func (d *disk) cost(size int) int64 { return spool.Cost(size) }
 
+func (d *disk) overhead() int64 { return d.spool.Overhead() }
+
 // wait waits until a record is synced, until the deadline. It reports whether
 // it is.
 func (d *disk) wait(ref uint64, deadline time.Time) bool {

@@ -308,6 +308,40 @@ func TestDiskOverflow(t *testing.T) {
 	}
 }
 
+// TestDiskFullOfSegments has a client whose events the endpoint does not take, each of
+// which keeps a segment, until the folder is full of those. Then the oldest of them is
+// dropped for what comes, and nobody else's.
+func TestDiskFullOfSegments(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		const n, every = 3000, 20 // 16 events fill a segment
+		transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			body, _ := io.ReadAll(r.Body)
+			if bytes.Contains(body, []byte(`"stuck"`)) {
+				return answer(500)
+			}
+			return answer(200)
+		})
+		cfg := diskConfig(dir, func(e *Endpoint) {
+			e.Queue.MaxBytes, e.Queue.Overflow, e.Breaker.Failures = 1<<20, DropOldest, -1
+		})
+		h := startDisk(t, cfg, Options{Transport: transport, DrainTimeout: -1}, slog.New(slog.DiscardHandler))
+		for i := range n {
+			client := fmt.Sprint("client-", i%7)
+			if i%every == 0 {
+				client = "stuck"
+			}
+			h.active.Load().endpoints[0].queue.offer(publishOf(client, strings.Repeat("x", 4000)), false)
+			time.Sleep(10 * time.Millisecond)
+		}
+		s := statsOf(t, h)
+		if s.Dropped["queue_full"] == 0 || s.Delivered < (n-n/every)*98/100 {
+			t.Errorf("%d delivered of %d, dropped %v with %d bytes waiting", s.Delivered, n-n/every, s.Dropped, s.WaitingBytes)
+		}
+		_ = h.Stop()
+	})
+}
+
 func TestDiskTooLarge(t *testing.T) {
 	h := startDisk(t, diskConfig(t.TempDir(), func(e *Endpoint) { e.Queue.MaxBytes = 1 << 20 }),
 		Options{Transport: unreachable, DrainTimeout: -1}, slog.New(slog.DiscardHandler))

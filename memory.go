@@ -48,6 +48,9 @@ func (m *memory) cost(size int) int64 {
 	return int64(size) + entryCost
 }
 
+// overhead is 0: entryCost has it all.
+func (m *memory) overhead() int64 { return 0 }
+
 // put keeps rec, which it copies unless it is larger than maxSlot.
 func (m *memory) put(rec []byte) (uint64, dropReason) {
 	if len(rec) <= maxSlot {

@@ -41,11 +41,11 @@ func (q *queue) admit(t *ticket, rec []byte) (ref uint64, reason dropReason) {
 		return 0, reason
 	}
 	ref, reason = q.store.put(rec)
-	if l := &q.limits.queue; reason == dropQueueFull && l.Overflow == DropOldest && q.waitingBytes > l.MaxBytes/2 && q.dropOldest(reason) {
+	if l := &q.limits.queue; reason == dropQueueFull && l.Overflow == DropOldest && q.waitingBytes+q.store.overhead() > l.MaxBytes/2 && q.dropOldest(reason) {
 		// A disk has room again when a segment's last event is gone, which
 		// this may have been. If not, the next offers go on with it. With
-		// less waiting the disk is behind with removing what is done, and
-		// dropping more would not help.
+		// less waiting, each event in a segment of its own at worst, the disk
+		// is behind with removing what is done, and dropping more would not help.
 		ref, reason = q.store.put(rec)
 	}
 	return ref, reason

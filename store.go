@@ -20,4 +20,7 @@ type store interface {
 
 	// cost is what a record of the given size takes of the queue's bytes.
 	cost(size int) int64
+
+	// overhead is what the store takes beside that.
+	overhead() int64
 }

@@ -390,6 +390,13 @@ func (s *Spool) setMaxBytes(n int64) {
 	s.lowered = s.size + s.slack
 }
 
+// Overhead is what the segments count toward Options.MaxBytes beside records and marks.
+func (s *Spool) Overhead() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return int64(len(s.segments)) * segmentOverhead
+}
+
 // Err returns the error that keeps the spool from writing now, or nil.
 func (s *Spool) Err() error {
 	s.mu.Lock()
