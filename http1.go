@@ -42,9 +42,10 @@ const (
 // of a reply, is sent again at once on a new one. So that this is rare, a
 // connection that was idle is looked at first: when anything can be read from
 // it, be it the end or bytes nobody asked for, such as the 408 that servers send
-// to idle clients, a new one takes its place. Within idleCheck there is no look:
-// unasked bytes then show when the reply comes behind them, and if it comes soon,
-// the request is sent again on a new connection, too. What nothing can tell, unasked
+// to idle clients, a new one takes its place. Within idleCheck there is no look
+// where a socket exchanges the whole request: unasked bytes then show when the
+// reply comes behind them, and if it comes soon, the request is sent again on a
+// new connection, too. What nothing can tell, unasked
 // bytes that come behind a request, is taken for its reply.
 type http1Conn struct {
 	client *client
@@ -62,7 +63,7 @@ type http1Conn struct {
 	until  time.Time // the deadline of the attempt
 	armed  time.Time // the deadline of conn, not after until; see extend and lookAgain
 	idle   *idleLook // at raw
-	socket *socket   // raw
+	socket *socket   // raw; nil if conn is not raw
 	out    []byte    // out[:fixed] is the head that requests share
 	fixed  int
 	head   uint32 // which one
@@ -77,7 +78,7 @@ func (p *http1Conn) post(req *request, now, deadline time.Time) outcome {
 	p.build(req, now)
 	p.until = deadline
 	for {
-		if err := p.connect(now); err != nil {
+		if err := p.connect(now, len(req.body)); err != nil {
 			return p.fail(err, now)
 		}
 		rep, stale, err := p.exchange(req.body)
@@ -91,8 +92,9 @@ func (p *http1Conn) post(req *request, now, deadline time.Time) outcome {
 	}
 }
 
-// connect sees to it that there is a connection for a request that starts now.
-func (p *http1Conn) connect(now time.Time) error {
+// connect sees to it that there is a connection for a request with a body of some
+// length that starts now.
+func (p *http1Conn) connect(now time.Time, length int) error {
 	if err := p.ctx.Err(); err != nil {
 		return err
 	}
@@ -107,7 +109,8 @@ func (p *http1Conn) connect(now time.Time) error {
 		} else if most := min(p.until.Sub(now)/2, lookAgain); p.armed.Sub(now) < most/2 || p.armed.Sub(now) > most {
 			err = p.arm(now.Add(most))
 		}
-		if err != nil || (p.socket == nil || now.Sub(p.last) > idleCheck) && p.idle.readable() {
+		look := p.socket == nil || length > maxInlineBody || now.Sub(p.last) > idleCheck
+		if err != nil || look && p.idle.readable() {
 			p.drop()
 		}
 	}
@@ -314,7 +317,10 @@ func (p *http1Conn) dial() error {
 		_ = raw.Close()
 		return err
 	}
-	p.conn, p.used, p.idle, p.socket = conn, false, lookAt(raw), socketOf(raw)
+	p.conn, p.used, p.idle, p.socket = conn, false, lookAt(raw), nil
+	if conn == raw {
+		p.socket = socketOf(raw)
+	}
 	return nil
 }
 

@@ -693,3 +693,56 @@ func TestPostSurplus(t *testing.T) {
 		}
 	}
 }
+
+// TestPostSurplusSoon has a server that sends a reply too many when the connection is
+// about to be used again, where the next reply would not show it: TLS hands out one
+// record at a time, and of a long body the writing goes on while the reply is read.
+func TestPostSurplusSoon(t *testing.T) {
+	for _, test := range []struct {
+		secure bool
+		size   int
+	}{{true, 2}, {true, 1000 << 10}, {false, maxInlineBody + 1}, {false, maxRawBody + 1}} {
+		for _, slow := range []time.Duration{0, 50 * time.Millisecond} {
+			t.Run(fmt.Sprint(test.secure, test.size, slow), func(t *testing.T) {
+				checkLeaks(t)
+				sent := make(chan bool, 1)
+				script := func(c *rawConn, n int) {
+					for i := 0; ; i++ {
+						r, err := c.read()
+						if err != nil {
+							return
+						}
+						reply := "HTTP/1.1 " + r.value("webhook-id") + " No\r\nContent-Length: 0\r\n\r\n"
+						if n == 1 && i == 0 {
+							_ = c.say(reply)
+							time.Sleep(time.Millisecond)
+							_ = c.say(reply)
+							sent <- true
+							continue
+						}
+						time.Sleep(slow)
+						_ = c.say(reply)
+					}
+				}
+				var p *http1Conn
+				if test.secure {
+					ca := newTestCA(t, "ca")
+					server := newTLSServer(t, ca.serverConfig(), script)
+					p = newTestConn(t, Endpoint{URL: "https://" + server.addr, TLS: TLS{CACertFile: ca.file}})
+				} else {
+					p = newTestConn(t, Endpoint{URL: newRawServer(t, script).url()})
+				}
+				for status := 502; status < 506; status++ {
+					req := testRequest(strings.Repeat("x", test.size))
+					req.id = []byte(strconv.Itoa(status))
+					wantOutcome(t, p.post(req, time.Now(), soon()), failed, status, "")
+					if status == 502 {
+						<-sent
+						time.Sleep(4 * time.Millisecond)
+						p.last = time.Now() // however busy the machine is
+					}
+				}
+			})
+		}
+	}
+}
