@@ -22,26 +22,6 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 )
 
-// A logLines keeps what is logged, for a test to look at.
-type logLines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logLines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logLines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (l *logLines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
-
 // diskConfig is the configuration of one endpoint with a disk queue.
 func diskConfig(dir string, change func(*Endpoint)) *Config {
 	c := Endpoint{

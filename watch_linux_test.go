@@ -2,7 +2,6 @@ package webhook
 
 import (
 	"errors"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -52,10 +51,10 @@ func TestWatchWithoutNotices(t *testing.T) {
 	}
 	setLimit(t, "max_inotify_instances", "0")
 	synctest.Test(t, func(t *testing.T) {
-		file, log := filepath.Join(t.TempDir(), "webhook.hcl"), newLogText()
+		file, log := filepath.Join(t.TempDir(), "webhook.hcl"), new(logLines)
 		write(t, file, `webhook { url = "http://127.0.0.1:1/" }`)
 		h := new(Hook)
-		h.Log = slog.New(slog.NewTextHandler(log, nil))
+		h.Log = log.logger()
 		if err := h.Init(&Options{File: file, Watch: true}); err != nil {
 			t.Fatal(err)
 		}
@@ -64,7 +63,7 @@ func TestWatchWithoutNotices(t *testing.T) {
 		write(t, file, `webhook { url = "http://127.0.0.1:2/" }`)
 		time.Sleep(2 * recheck)
 		synctest.Wait()
-		text := log.text.String()
+		text := log.String()
 		if strings.Count(text, "level=WARN") != 1 || strings.Count(text, "configuration reloaded") != 1 {
 			t.Errorf("log %s", text)
 		}
@@ -78,13 +77,13 @@ func TestWatchUnwatchedFolder(t *testing.T) {
 		return
 	}
 	setLimit(t, "max_inotify_watches", "0")
-	dir, log := t.TempDir(), newLogText()
+	dir, log := t.TempDir(), new(logLines)
 	t.Setenv("TOKEN_FILE", dir+"/hunter2/token")
 	_ = os.Mkdir(dir+"/hunter2", 0o700)
 	write(t, dir+"/hunter2/token", "x")
 	write(t, dir+"/webhook.hcl", `webhook { url = "http://127.0.0.1:1/", headers.x = file(env("TOKEN_FILE")) }`)
 	h := new(Hook)
-	h.Log = slog.New(slog.NewTextHandler(log, nil))
+	h.Log = log.logger()
 	h.files.path, h.files.watched = dir+"/webhook.hcl", true
 	if _, err := h.files.parse(); err != nil {
 		t.Fatal(err)
@@ -93,7 +92,7 @@ func TestWatchUnwatchedFolder(t *testing.T) {
 	defer w.notices.Close()
 	w.follow()
 	w.follow()
-	text := log.text.String()
+	text := log.String()
 	if strings.Count(text, "level=WARN") != 2 || strings.Count(text, "folder="+dir+"\n") != 1 ||
 		strings.Count(text, "max_user_watches") != 2 || strings.Contains(text, "hunter2") {
 		t.Errorf("log %s", text)
@@ -101,7 +100,7 @@ func TestWatchUnwatchedFolder(t *testing.T) {
 	setLimit(t, "max_inotify_watches", "10")
 	w.follow()
 	w.follow()
-	if text := log.text.String()[len(text):]; strings.Count(text, "watched again") != 1 || strings.Count(text, "\n") != 1 {
+	if text := log.String()[len(text):]; strings.Count(text, "watched again") != 1 || strings.Count(text, "\n") != 1 {
 		t.Errorf("log %s", text)
 	}
 }

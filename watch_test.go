@@ -1,9 +1,7 @@
 package webhook
 
 import (
-	"bytes"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -11,40 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
-
-// A logText is a slog handler's writer that others wait for.
-type logText struct {
-	mu      sync.Mutex
-	changed sync.Cond
-	text    bytes.Buffer
-}
-
-func newLogText() *logText {
-	l := new(logText)
-	l.changed.L = &l.mu
-	return l
-}
-
-func (l *logText) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.changed.Broadcast()
-	return l.text.Write(p)
-}
-
-// await waits until the log has text n times.
-func (l *logText) await(t *testing.T, text string, n int) {
-	t.Helper()
-	late := time.AfterFunc(10*time.Second, func() { panic(fmt.Sprintf("no %q in the log:\n%s", text, l.text.String())) })
-	defer late.Stop()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for strings.Count(l.text.String(), text) < n {
-		l.changed.Wait()
-	}
-}
 
 func write(t *testing.T, file, text string) {
 	t.Helper()
@@ -159,9 +124,9 @@ func TestWatch(t *testing.T) {
 				versions = append(versions, r.Header.Get("x-version"))
 				return 200
 			})
-			dir, log := t.TempDir(), newLogText()
+			dir, log := t.TempDir(), new(logLines)
 			h := new(Hook)
-			h.Log = slog.New(slog.NewTextHandler(log, nil))
+			h.Log = log.logger()
 			if err := h.Init(&Options{File: test.start(t, dir, url), Watch: true}); err != nil {
 				t.Fatal(err)
 			}
@@ -182,11 +147,11 @@ func TestWatch(t *testing.T) {
 }
 
 func TestWatchRefusesABadFile(t *testing.T) {
-	dir, log := t.TempDir(), newLogText()
+	dir, log := t.TempDir(), new(logLines)
 	file := filepath.Join(dir, "webhook.hcl")
 	write(t, file, `webhook { url = "http://127.0.0.1:1/", events = [ { event = "on_message_publish" } ] }`)
 	h := new(Hook)
-	h.Log = slog.New(slog.NewTextHandler(log, nil))
+	h.Log = log.logger()
 	if err := h.Init(&Options{File: file, Watch: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +166,7 @@ func TestWatchRefusesABadFile(t *testing.T) {
 	log.await(t, "cannot be read", 1)
 	write(t, dir+"/token", "x")
 	log.await(t, "configuration reloaded", 1)
-	if text := log.text.String(); strings.Contains(text, "hunter2") || !strings.Contains(text, "webhook.hcl:1,") {
+	if text := log.String(); strings.Contains(text, "hunter2") || !strings.Contains(text, "webhook.hcl:1,") {
 		t.Errorf("log %s", text)
 	}
 }
@@ -209,7 +174,7 @@ func TestWatchRefusesABadFile(t *testing.T) {
 func TestWatchPicksUpCertificates(t *testing.T) {
 	ca, other := newTestCA(t, "ca"), newTestCA(t, "other")
 	got := newInbox()
-	dir, log := t.TempDir(), newLogText()
+	dir, log := t.TempDir(), new(logLines)
 	server := newTLSServer(t, ca.serverConfig(), func(c *rawConn, _ int) {
 		for {
 			if _, err := c.read(); err != nil {
@@ -230,7 +195,7 @@ func TestWatchPicksUpCertificates(t *testing.T) {
 		events = [ { event = "on_message_publish" } ]
 	}`, server.addr))
 	h := new(Hook)
-	h.Log = slog.New(slog.NewTextHandler(log, nil))
+	h.Log = log.logger()
 	if err := h.Init(&Options{File: dir + "/webhook.hcl", Watch: true, DrainTimeout: -1}); err != nil {
 		t.Fatal(err)
 	}
