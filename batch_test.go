@@ -740,17 +740,16 @@ func TestSplitFreesLanes(t *testing.T) {
 }
 
 // TestOpenBreakerEndsASplit checks that what is left of a batch when the breaker
-// opens waits for a probe like everything else, however long it was out.
+// opens waits for a probe like everything else, however long it was out, and that
+// what was refused together then goes out one by one.
 func TestOpenBreakerEndsASplit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := batchEndpoint(Batch{MaxEvents: 8})
 		var e *endpoint
-		first := true
-		e, got := recordBatches(t, &c, func([]string) outcome {
-			if !first {
-				return outcome{verdict: failed, status: 500}
+		e, got := recordBatches(t, &c, func(payloads []string) outcome {
+			if len(payloads) == 1 {
+				return outcome{status: 200}
 			}
-			first = false
 			e.queue.mu.Lock()
 			for range c.Breaker.Failures { // of others
 				e.queue.gate.failed(c.Breaker, false)
@@ -764,8 +763,13 @@ func TestOpenBreakerEndsASplit(t *testing.T) {
 		}
 		time.Sleep(c.Breaker.Cooldown + time.Second)
 		synctest.Wait()
-		if g := got(); len(g) != 2 || len(g[1].payloads) != 1 {
-			t.Errorf("sent %v, want the batch and a probe of one event", g)
+		var rest []string
+		g := got()
+		for _, s := range g[1:] {
+			rest = append(rest, fmt.Sprint(s.payloads))
+		}
+		if want := "[0] [1] [2] [3] [4] [5] [6] [7]"; strings.Join(rest, " ") != want {
+			t.Errorf("sent %v, want the batch and %s", g, want)
 		}
 		e.stop(0)
 	})
@@ -887,6 +891,35 @@ func TestBatchAfterTheClockWasSetBack(t *testing.T) {
 		time.Sleep(time.Second)
 		if g := got(); len(g) != 1 || g[0].at > 20*time.Millisecond {
 			t.Errorf("sent %v, want the event after 20 ms at most", g)
+		}
+		e.stop(0)
+	})
+}
+
+// TestProbeOfABatch checks that an open breaker is probed with one event, however many
+// wait: if the endpoint refuses that one, it is the end of no other.
+func TestProbeOfABatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := batchEndpoint(Batch{MaxEvents: 8})
+		c.Breaker.Failures, c.Retry.MaxBackoff = 1, c.Retry.MinBackoff
+		first := true
+		e, got := recordBatches(t, &c, func([]string) outcome {
+			if first {
+				first = false
+				return outcome{verdict: failed, status: 500}
+			}
+			return outcome{status: 200}
+		})
+		for i := range 8 {
+			e.queue.offer(publishOf(fmt.Sprint("c", i), fmt.Sprint(i)), false)
+		}
+		time.Sleep(time.Minute)
+		var sizes []int
+		for _, s := range got() {
+			sizes = append(sizes, len(s.payloads))
+		}
+		if want := []int{8, 1, 7}; !slices.Equal(sizes, want) {
+			t.Errorf("sent %v, want a batch, a probe and the rest: %v events", got(), want)
 		}
 		e.stop(0)
 	})

@@ -308,16 +308,29 @@ func TestRedeliverCanceledWhileFull(t *testing.T) {
 	}
 }
 
-// TestRedeliverLong has a body that is longer than any payload that the endpoint
-// takes: max_payload is for events, and the body was made under another one.
+// TestRedeliverLong has bodies that are longer than any payload that the endpoint, or
+// the rule, takes: those limits are for events, and the body was made under others.
 func TestRedeliverLong(t *testing.T) {
-	l := newRequestLog(t)
-	cfg := redeliverConfig(l.url())
-	cfg.Endpoints[0].Body.MaxPayload = 10
-	body := strings.Repeat("x", 1000)
-	stats, err := Redeliver(t.Context(), cfg, writeLetterFile(t, letterLine("audit", 1, body)))
-	if got := l.all(); err != nil || len(got) != 1 || got[0].body != body {
-		t.Errorf("%d requests, error %v, stats %+v", len(got), err, stats)
+	inBase62 := Rule{Event: OnMessagePublish, Topic: "a", Encoding: Base62}
+	for _, tt := range []struct {
+		name   string
+		change func(*Endpoint)
+		length int
+	}{
+		{"than max_payload", func(e *Endpoint) { e.Body.MaxPayload = 10 }, 1000},
+		{"than base62 may be", func(e *Endpoint) { e.Events = []Rule{inBase62} }, longestBase62 + 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := newRequestLog(t)
+			cfg := redeliverConfig(l.url())
+			tt.change(&cfg.Endpoints[0])
+			body := strings.Repeat("x", tt.length)
+			letter := strings.TrimSuffix(letterLine("audit", 1, body), "}") + fmt.Sprintf(`,"rule":"%08x"}`, inBase62.key())
+			stats, err := Redeliver(t.Context(), cfg, writeLetterFile(t, letter))
+			if got := l.all(); err != nil || len(got) != 1 || got[0].body != body {
+				t.Errorf("%d requests, error %v, stats %+v", len(got), err, stats)
+			}
+		})
 	}
 }
 
