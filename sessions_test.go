@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -676,6 +677,70 @@ func TestExpiresBeforeOnDisconnect(t *testing.T) {
 			t.Errorf("%d sessions remembered", n)
 		}
 	}
+}
+
+// TestHandOver has a connection take the place of another one of which the broker has
+// not told everything yet.
+func TestHandOver(t *testing.T) {
+	persistent := func(cl *mqtt.Client) { cl.Properties.Clean = false }
+	for _, tt := range []struct {
+		name string
+		run  func(t *testing.T, h *Hook)
+		want []string
+	}{
+		{"ends by itself at the same moment", func(t *testing.T, h *Hook) {
+			callClient(t, h, "s").Stop(io.EOF)
+			callClient(t, h, "s")
+		}, []string{"connected s", "disconnected s tcp_closed", "session_terminated s tcp_closed", "connected s"}},
+		{"session over its time", func(t *testing.T, h *Hook) {
+			callEnd(h, callClient(t, h, "s", persistent), false)
+			callClient(t, h, "s", persistent)
+		}, []string{"connected s", "disconnected s tcp_closed", "session_terminated s expired", "connected s"}},
+		{"clean start", func(t *testing.T, h *Hook) {
+			callEnd(h, callClient(t, h, "s", persistent), false)
+			callClient(t, h, "s")
+		}, []string{"connected s", "disconnected s tcp_closed", "session_terminated s discarded", "connected s"}},
+		{"never reported", func(t *testing.T, h *Hook) {
+			callConnack(t, h, "", false)
+			callClient(t, h, "s")
+		}, []string{"connected s"}},
+		{"expires when it is resumed", func(t *testing.T, h *Hook) {
+			old := callClient(t, h, "s", persistent)
+			callEnd(h, old, false)
+			h.OnSessionEstablished(callConnack(t, h, "", true), packets.Packet{})
+			h.OnClientExpired(old)
+		}, []string{"connected s", "disconnected s tcp_closed", "connected s"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var got []event
+			h := Hook{observe: func(ev event) { got = append(got, ev) }}
+			h.watch(kindsOf(kindConnected, kindDisconnected, kindTerminated))
+			h.OnStarted()
+			tt.run(t, &h)
+			wantLines(t, lines(got), tt.want...)
+		})
+	}
+}
+
+// TestTakenOverWhen has a connection taken over by one that does not get its CONNACK:
+// the end is reported late, and has the time when it was.
+func TestTakenOverWhen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got []event
+		h := Hook{observe: func(ev event) { got = append(got, ev) }}
+		h.watch(kindsOf(kindDisconnected))
+		h.OnStarted()
+		cl := callClient(t, &h, "s", func(cl *mqtt.Client) { cl.Properties.Clean = false })
+		ended := time.Now().UnixMilli()
+		cl.Stop(packets.ErrSessionTakenOver)
+		h.OnDisconnect(cl, packets.ErrSessionTakenOver, false)
+		time.Sleep(takeoverWait)
+		synctest.Wait()
+		wantLines(t, lines(got), "disconnected s takeovered")
+		if len(got) == 1 && got[0].time != ended {
+			t.Errorf("time %d, want %d", got[0].time, ended)
+		}
+	})
 }
 
 // TestWebsocketCloses ends connections as browsers do.
