@@ -383,22 +383,26 @@ func observing(got *[]event) *Hook {
 	return h
 }
 
-// An alias nobody has heard of.
+// An alias nobody has heard of: there are no events, and every endpoint with a rule
+// about them counts that.
 func TestUnknownTopicAlias(t *testing.T) {
-	var got []event
-	h := observing(&got)
-	ours, theirs := net.Pipe()
-	defer ours.Close()
-	defer theirs.Close()
-	cl := mqtt.New(&mqtt.Options{Logger: discardLogger()}).NewClient(ours, "tcp", "s", false)
-	h.OnPacketSent(cl, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Connack}}, nil)
+	about := func(name string, events ...EventName) Endpoint {
+		return Endpoint{Name: name, URL: "http://127.0.0.1:1/", Events: rulesFor(events...)}
+	}
+	h := runHook(t, &Options{DrainTimeout: -1, Config: &Config{Endpoints: []Endpoint{
+		about("both", OnMessageDelivered, OnMessageAcked), about("one", OnMessageAcked), about("none", OnMessagePublish),
+	}}})
+	h.OnStarted()
+	cl := callConnack(t, h, "", false)
 	h.OnSessionEstablished(cl, packets.Packet{})
 	pk := packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1}, PacketID: 1,
 		Properties: packets.Properties{TopicAlias: 9, TopicAliasFlag: true}}
 	h.OnPacketSent(cl, pk, nil)
 	_, _ = h.OnPacketRead(cl, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}, PacketID: 1})
-	if len(got) != 0 {
-		t.Errorf("got %q", lines(got))
+	for name, want := range map[string]uint64{"both": 2, "one": 1, "none": 0} {
+		if s := h.Stats().Endpoints[name]; s.Offered != want || s.Dropped["unknown_topic"] != want {
+			t.Errorf("endpoint %s: %d offered, dropped %v, want %d of unknown_topic", name, s.Offered, s.Dropped, want)
+		}
 	}
 	if n := h.messageCount("s"); n != 0 {
 		t.Errorf("%d messages remembered", n)
