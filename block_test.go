@@ -352,3 +352,25 @@ func TestReloadEndsWaiting(t *testing.T) {
 		})
 	}
 }
+
+// TestBlockSparesTheProgram has a queue that is full, and publishes that wait for
+// nothing: those of the program itself, and wills.
+func TestBlockSparesTheProgram(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := runHook(t, &Options{DrainTimeout: -1, Transport: unreachable, Config: allPublishes("http://127.0.0.1:1/", func(e *Endpoint) {
+			e.PoolSize, e.Queue = 1, Queue{Capacity: 1, Overflow: Block, BlockTimeout: time.Hour}
+		})})
+		for i := range 2 {
+			h.emit(publishOf("c", fmt.Sprint(i)))
+			synctest.Wait()
+		}
+		server := mqtt.New(&mqtt.Options{Logger: discardLogger()})
+		pk := packets.Packet{TopicName: "a", FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1}}
+		begin := time.Now()
+		h.OnPublished(server.NewClient(nil, "local", "inline", true), pk)
+		h.OnWillSent(server.NewClient(nil, "tcp", "dead", false), pk)
+		if took, s := time.Since(begin), h.Stats().Endpoints["default"]; took > 0 || s.Dropped["queue_full"] != 2 {
+			t.Errorf("took %v, stats %+v, want two dropped at once", took, s)
+		}
+	})
+}
