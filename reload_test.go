@@ -338,6 +338,26 @@ func TestReloadDuringAttempt(t *testing.T) {
 	})
 }
 
+// TestStopEndsAttemptsFromBeforeAReload has an attempt hang that began under another
+// configuration.
+func TestStopEndsAttemptsFromBeforeAReload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := runHook(t, &Options{Config: allPublishes("http://old/", nil), DrainTimeout: -1, Transport: unreachable})
+		h.emit(publishOf("c", "x"))
+		synctest.Wait()
+		for _, url := range []string{"http://new/", "http://newer/"} {
+			mustReload(t, h, allPublishes(url, nil))
+		}
+		begin := time.Now()
+		_ = h.Stop()
+		synctest.Wait()
+		s := h.Stats().Endpoints["default"]
+		if took := time.Since(begin); took > time.Second || s.InFlight != 0 || s.Dropped["shutdown"] != 1 {
+			t.Errorf("Stop took %v, stats %+v, want the event dropped", took, s)
+		}
+	})
+}
+
 // TestReloadShortens lowers how long an endpoint is left alone, after a failure
 // that has it left alone for an hour, and while an attempt is under way.
 func TestReloadShortens(t *testing.T) {
@@ -815,6 +835,17 @@ func TestSameConnections(t *testing.T) {
 	}
 	if c.same(connect("new", cert, key)) {
 		t.Error("another password for the proxy keeps the connections")
+	}
+	trusting := func(ca *testCA) *client {
+		t.Helper()
+		c, err := newClient(&Endpoint{URL: "https://webhook.test/", TLS: TLS{CACertFile: ca.file}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	if c := trusting(ca); !c.same(trusting(ca)) || c.same(trusting(newTestCA(t, "CA"))) {
+		t.Error("the same certificates of CAs take other connections, or others keep them")
 	}
 }
 
