@@ -479,3 +479,28 @@ func TestConcurrent(t *testing.T) {
 		})
 	}
 }
+
+// TestOpenFilesAreBounded reads from more segments than may be open at once.
+func TestOpenFilesAreBounded(t *testing.T) {
+	dir := t.TempDir()
+	opts := Options{segmentSize: 1 << 10}
+	s, _, _ := mustOpen(t, dir, opts)
+	for i := range 2 * maxFiles {
+		add(t, s, fmt.Sprintf("%01000d", i)) // a segment for each
+	}
+	mustClose(t, s)
+	s, got, _ := mustOpen(t, dir, opts)
+	if len(got) != 2*maxFiles || len(logs(t, dir)) != 2*maxFiles {
+		t.Fatalf("%d records in %d segments, want %d in as many", len(got), len(logs(t, dir)), 2*maxFiles)
+	}
+	for range 2 {
+		for _, b := range got {
+			wantRead(t, s, b.ref, b.rec)
+		}
+	}
+	s.files.mu.Lock()
+	defer s.files.mu.Unlock()
+	if n := len(s.files.open); n != maxFiles {
+		t.Errorf("%d files open, want %d", n, maxFiles)
+	}
+}
