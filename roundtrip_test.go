@@ -281,10 +281,11 @@ func TestRoundTripSentOnce(t *testing.T) {
 			}
 		}))
 		defer server.Close()
-		transport := &http.Transport{ResponseHeaderTimeout: 50 * time.Millisecond}
+		transport := new(http.Transport)
 		defer transport.CloseIdleConnections()
 		p := newTestRoundTripConn(t, Endpoint{URL: server.URL}, transport)
 		wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
+		transport.ResponseHeaderTimeout = 500 * time.Millisecond // in which the server has to get the next one
 		if out := p.post(testRequest("{}"), time.Now(), soon()); out.verdict != failed || requests.Load() != 2 {
 			t.Errorf("%+v after %d requests, want 2", out, requests.Load())
 		}
