@@ -657,25 +657,28 @@ func TestExpiresBeforeOnDisconnect(t *testing.T) {
 	h.watch(kindsOf(kindConnected, kindDisconnected, kindTerminated))
 	h.OnStarted()
 	for _, tt := range []struct {
+		name string
 		end  func(*mqtt.Client)
 		want []string
 	}{
-		{func(cl *mqtt.Client) { h.OnDisconnect(cl, io.EOF, false) },
+		{"its connection ends", func(cl *mqtt.Client) { h.OnDisconnect(cl, io.EOF, false) },
 			[]string{"disconnected x tcp_closed", "session_terminated x expired"}},
-		{func(cl *mqtt.Client) { h.OnDisconnect(cl, io.EOF, true); h.OnUnsubscribed(cl, packets.Packet{}) }, // it ends with its connection
+		{"it ends with its connection", func(cl *mqtt.Client) { h.OnDisconnect(cl, io.EOF, true); h.OnUnsubscribed(cl, packets.Packet{}) },
 			[]string{"disconnected x tcp_closed", "session_terminated x tcp_closed"}},
-		{func(*mqtt.Client) { callEnd(&h, callClient(t, &h, "x"), true) }, // and comes back before that
+		{"it comes back before that", func(*mqtt.Client) { callEnd(&h, callClient(t, &h, "x"), true) },
 			[]string{"disconnected x tcp_closed", "session_terminated x expired", "connected x", "disconnected x tcp_closed", "session_terminated x tcp_closed"}},
 	} {
-		got = nil
-		cl := callClient(t, &h, "x", func(cl *mqtt.Client) { cl.Properties.Clean = false })
-		cl.Stop(io.EOF)
-		h.OnClientExpired(cl)
-		tt.end(cl)
-		wantLines(t, lines(got), append([]string{"connected x"}, tt.want...)...)
-		if n := h.sessionCount(); n != 0 {
-			t.Errorf("%d sessions remembered", n)
-		}
+		t.Run(tt.name, func(t *testing.T) {
+			got = nil
+			cl := callClient(t, &h, "x", func(cl *mqtt.Client) { cl.Properties.Clean = false })
+			cl.Stop(io.EOF)
+			h.OnClientExpired(cl)
+			tt.end(cl)
+			wantLines(t, lines(got), append([]string{"connected x"}, tt.want...)...)
+			if n := h.sessionCount(); n != 0 {
+				t.Errorf("%d sessions remembered", n)
+			}
+		})
 	}
 }
 
