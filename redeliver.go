@@ -30,8 +30,8 @@ import (
 //
 // Redeliver returns when every event is delivered or given up, or when ctx is
 // done. The Stats tell what became of them; the error joins what was wrong
-// with single lines, and says if not all were delivered, and why the last one
-// was not.
+// with single lines, a hundred at most and how many more, and says if not all were
+// delivered, and why the last one was not.
 func Redeliver(ctx context.Context, cfg *Config, file string) (Stats, error) {
 	cfg, err := cfg.resolve()
 	if err != nil {
@@ -170,14 +170,25 @@ func (r *redelivery) run(ctx context.Context, letters io.Reader) (Stats, error) 
 	return stats, errors.Join(errs...)
 }
 
+// mostBadLines is how many lines are told of which are wrong: a file may have millions.
+const mostBadLines = 100
+
 // offerAll offers each line's event to its endpoint.
 func (r *redelivery) offerAll(ctx context.Context, letters io.Reader) (errs []error) {
+	bad := 0
+	defer func() {
+		if bad > mostBadLines {
+			errs = append(errs, fmt.Errorf("%d more lines cannot be sent", bad-mostBadLines))
+		}
+	}()
 	lines := bufio.NewReader(letters)
 	for n := 1; ctx.Err() == nil; n++ {
 		line, err := lines.ReadBytes('\n')
 		if line = bytes.TrimSpace(line); len(line) > 0 {
 			if err := r.offer(line); err != nil {
-				errs = append(errs, fmt.Errorf("line %d: %w", n, err))
+				if bad++; bad <= mostBadLines {
+					errs = append(errs, fmt.Errorf("line %d: %w", n, err))
+				}
 			}
 		}
 		if err == io.EOF {

@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -350,5 +351,17 @@ func TestRedeliverErrors(t *testing.T) {
 	}
 	if _, err := Redeliver(t.Context(), nil, "x"); err == nil {
 		t.Error("no error without a configuration")
+	}
+}
+
+// TestRedeliverManyBadLines: an error does not grow with the file.
+func TestRedeliverManyBadLines(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "dead.jsonl")
+	if err := os.WriteFile(file, bytes.Repeat([]byte("x\n"), 1000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Redeliver(t.Context(), redeliverConfig("http://127.0.0.1:1/"), file)
+	if err == nil || strings.Count(err.Error(), "\n") != 100 || !strings.HasSuffix(err.Error(), "900 more lines cannot be sent") {
+		t.Errorf("got %v, want a hundred lines and how many more", err)
 	}
 }
