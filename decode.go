@@ -296,6 +296,9 @@ func object[T any](d *decoder, settings []setting[T], o *node, block string, to 
 		key := settingKey(block, m.name)
 		s := findSetting(settings, key)
 		before := len(d.problems)
+		if len(m.again) > 0 {
+			d.failed[key] = true // the one may have what the other misses
+		}
 		d.key = block + strings.ToLower(m.name)
 		switch {
 		case s != nil:
@@ -306,6 +309,11 @@ func object[T any](d *decoder, settings []setting[T], o *node, block string, to 
 			d.wrongType(m.value, "a block: "+d.key+" { … }")
 		default:
 			object(d, settings, m.value, key+".", to)
+			for _, again := range m.again {
+				if again.kind == objectNode {
+					object(d, settings, again, key+".", new(T))
+				}
+			}
 			continue // its settings have problems of their own
 		}
 		if len(d.problems) > before {
@@ -340,7 +348,7 @@ func (d *decoder) unknown(o *node, m *member, block, key string, keys []string) 
 		detail += " (did you mean " + strings.Join(meant, " or ") + "?)"
 		for _, key := range meant {
 			if n := o.at(key); block != "" || n == nil || n.kind == objectNode {
-				d.failed[key] = true // its lack, or that of what is in it, is no mistake of its own
+				d.failed[settingKey("", key)] = true // its lack, or that of what is in it, is no mistake of its own
 			}
 		}
 	}
@@ -351,8 +359,13 @@ func (d *decoder) unknown(o *node, m *member, block, key string, keys []string) 
 func keysOf[T any](settings []setting[T]) []string {
 	var keys []string
 	for _, s := range settings {
-		if block, _, ok := strings.Cut(s.key, "."); ok && !slices.Contains(keys, block) {
-			keys = append(keys, block)
+		for i, c := range s.key {
+			if block := s.key[:i]; c == '.' && !slices.Contains(keys, block) {
+				keys = append(keys, block)
+				if block == "tls" {
+					keys = append(keys, "ssl")
+				}
+			}
 		}
 		keys = append(keys, s.key)
 	}

@@ -38,6 +38,19 @@ func redact(src []byte) []byte {
 			hidden = append(hidden, v)
 		}
 	}
+	for _, c := range r.comments {
+		// One that goes over the beginning of another one has lost its end: what
+		// follows it is the value of a setting inside of it.
+		if rest, block := bytes.CutPrefix(src[c.start:c.end], []byte("/*")); block && bytes.Contains(rest, []byte("/*")) {
+			hidden = append(hidden, span{c.end, r.lineEnd(c.end)})
+			for _, v := range r.values {
+				if v.start >= c.end {
+					hidden = append(hidden, v)
+					break
+				}
+			}
+		}
+	}
 	hidden = append(hidden, r.comments...)
 	hidden = append(hidden, r.tainted...)
 	slices.SortFunc(hidden, func(a, b span) int { return cmp.Compare(a.start, b.start) })

@@ -157,3 +157,12 @@ func TestNoSecretEscapes(t *testing.T) {
 		})
 	}
 }
+
+// TestNoSecretBehindAnOpenComment: a comment without its end makes a secret the value
+// of the setting in front of it.
+func TestNoSecretBehindAnOpenComment(t *testing.T) {
+	for _, value := range []string{"\"s3cret\"", "\n\"s3cret\""} {
+		_, text, err := printed(t, "webhook {\nurl = \"http://h\"\ntls {\nmin_version = /* at least\nkey_password = /* of the vault */ "+value+"\n}\n}")
+		noSecret(t, err, text, "s3cret")
+	}
+}

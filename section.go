@@ -59,7 +59,7 @@ func (r *reader) sections() []*section {
 			r.fail(s, p)
 		}
 		r.extents = append(r.extents, span{s.start, r.off})
-		text.before, text.closed, text.lost = nil, r.off-1, span{}
+		text.before, text.closed, text.lost, text.headless = nil, r.off-1, span{}, span{}
 		if p == nil && value.braces && len(path) == 1 {
 			text.before = s
 		}
@@ -101,7 +101,7 @@ func (r *reader) sections() []*section {
 			detail: "The brace that opens here is not closed with }, so a webhook section behind it is not found.",
 			note:   "That begins on line %d.", noteAt: text.nested,
 		})
-	case len(sections) == 0:
+	case len(sections) == 0 && len(r.problems) == 0:
 		r.problems = append(r.problems, text.nothing())
 	}
 	return sections
@@ -222,9 +222,10 @@ type foreign struct {
 	nested int  // where the first webhook inside of it is, or -1
 	around bool // there is an open brace around the whole file
 
-	before *section // nil for none that is whole in its own braces
-	closed int      // where its closing brace is
-	lost   span     // the first of its settings that is behind that
+	headless span     // a webhook alone on its line, behind which a section may begin without its brace
+	before   *section // nil for none that is whole in its own braces
+	closed   int      // where its closing brace is
+	lost     span     // the first of its settings that is behind that
 }
 
 // skip moves the reader to the next section, if there is one.
@@ -307,7 +308,15 @@ func (f *foreign) lineString(off int) int {
 // surplus is for a brace that closes nothing. With settings in front of it, it was
 // meant to close the section before those, which another one has closed too early.
 func (f *foreign) surplus() {
-	if f.before == nil || f.lost.end == 0 {
+	if f.lost.end == 0 {
+		return
+	}
+	if f.headless.end > 0 {
+		f.problems = append(f.problems, *syntaxError(f.headless, "Missing opening brace", "A webhook section is written webhook { … }; what follows here has no brace in front of it."))
+		f.before, f.headless, f.lost = nil, span{}, span{}
+		return
+	}
+	if f.before == nil {
 		return
 	}
 	f.before.partial = true
@@ -320,13 +329,13 @@ func (f *foreign) surplus() {
 }
 
 // sectionNames are those of what a section may have.
-var sectionNames = append(keysOf(endpointSettings), "ssl")
+var sectionNames = keysOf(endpointSettings)
 
 // introduces reports whether the word, which ends at off, begins a section.
 func (f *foreign) introduces(word []byte, off int) bool {
 	name := strings.ToLower(string(word))
 	isSection := name == "webhook"
-	isLost := f.before != nil && f.depth == 0 && f.lost.end == 0 && slices.Contains(sectionNames, name)
+	isLost := (f.before != nil || f.headless.end > 0) && f.depth == 0 && f.lost.end == 0 && slices.Contains(sectionNames, name)
 	if !isSection && !isLost {
 		return false
 	}
@@ -335,6 +344,9 @@ func (f *foreign) introduces(word []byte, off int) bool {
 	f.off = begin
 	switch {
 	case !isMember:
+		if isSection && f.depth == 0 && f.endsLine(off) {
+			f.headless, f.lost = span{begin, off}, span{}
+		}
 		return false
 	case isLost:
 		f.lost = span{begin, off}
@@ -342,6 +354,12 @@ func (f *foreign) introduces(word []byte, off int) bool {
 		f.nested = begin
 	}
 	return isSection && f.depth == 0
+}
+
+// endsLine reports whether only blanks and a comment follow off on its line.
+func (f *foreign) endsLine(off int) bool {
+	at := f.next(off, false)
+	return at == len(f.src) || f.src[at] == '\n'
 }
 
 // memberFollows reports whether the word webhook, or a setting, behind which off is,

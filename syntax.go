@@ -38,6 +38,8 @@ type member struct {
 	// doubtful: only a blank stands between the value before and this name,
 	// which may be a piece of that value with a quote in the middle.
 	doubtful bool
+	// again are the values that it is given once more, which is an error.
+	again []*node
 }
 
 // quoted is the name for a diagnostic.
@@ -370,7 +372,7 @@ func (r *reader) add(o *node, path []*member, v *node) {
 			m.value = &node{kind: objectNode, span: name.span}
 			o.append(m)
 		} else if m.value.kind != objectNode {
-			r.duplicate(name, m)
+			r.duplicate(name, m, v)
 			return
 		}
 		o = m.value
@@ -387,11 +389,12 @@ func (r *reader) add(o *node, path []*member, v *node) {
 			r.add(m.value, []*member{sub}, sub.value)
 		}
 	default:
-		r.duplicate(last, m)
+		r.duplicate(last, m, v)
 	}
 }
 
-func (r *reader) duplicate(second, first *member) {
+func (r *reader) duplicate(second, first *member, value *node) {
+	first.again = append(first.again, value)
 	r.problems = append(r.problems, problem{
 		span: second.span, summary: "Duplicate key", names: true,
 		detail: second.quoted() + " is set twice; write it once.",
