@@ -132,14 +132,14 @@ func (q *queue) lingerFor(e *entry) {
 }
 
 // lingerForRest does so for what a batch has left ready: for the oldest, which need
-// not be the first. What is enough for another batch does not linger; whoever takes
-// that looks again.
+// not be the first. Of what is enough for another batch, whoever takes that looks
+// again, before which what it will leave lingers.
 func (q *queue) lingerForRest() {
-	q.batching.until = 0
 	if q.unclaimed() >= q.limits.batch.MaxEvents {
-		q.batching.until = 1
+		q.batching.until = time.Now().UnixNano() + int64(max(q.limits.batch.Linger, 0))
 		return
 	}
+	q.batching.until = 0
 	for at := q.ready.head; at != 0; at = q.lanes.at(at).next {
 		q.lingerFor(q.entries.at(q.lanes.at(at).head))
 	}

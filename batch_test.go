@@ -833,6 +833,35 @@ func TestRestLingersByItsOldest(t *testing.T) {
 	})
 }
 
+// TestRestOfSeveralBatchesLingers frees the lanes of two batches and a bit at once: the
+// bit lingers, though others are woken for what is full.
+func TestRestOfSeveralBatchesLingers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := batchEndpoint(Batch{MaxEvents: 10, Linger: time.Second})
+		c.PoolSize = 4
+		e, got := recordBatches(t, &c, func([]string) outcome {
+			time.Sleep(200 * time.Millisecond)
+			return outcome{status: 200}
+		})
+		offer := func(n int) {
+			for i := range n {
+				e.queue.offer(publishOf(fmt.Sprint("c", i%10), "x"), false)
+			}
+			time.Sleep(150 * time.Millisecond)
+		}
+		offer(10)
+		offer(25)
+		var sizes []int
+		for _, s := range got() {
+			sizes = append(sizes, len(s.payloads))
+		}
+		if want := []int{10, 10, 10}; !slices.Equal(sizes, want) {
+			t.Errorf("batches of %v events, want %v: the rest is young", sizes, want)
+		}
+		e.stop(time.Minute)
+	})
+}
+
 // TestProbesDoNotLinger has a full batch fail before its events have lingered.
 func TestProbesDoNotLinger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
