@@ -325,7 +325,7 @@ func (f *foreign) surplus() {
 		detail: "This belongs to the webhook section before, which has a closing brace too many in it.",
 		note:   "That section ends on line %d.", noteAt: f.closed,
 	})
-	f.before = nil // one error is enough
+	f.before, f.lost = nil, span{} // one error is enough
 }
 
 // sectionNames are those of what a section may have.
@@ -344,8 +344,8 @@ func (f *foreign) introduces(word []byte, off int) bool {
 	f.off = begin
 	switch {
 	case !isMember:
-		if isSection && f.depth == 0 && f.endsLine(off) {
-			f.headless, f.lost = span{begin, off}, span{}
+		if isSection && f.depth == 0 && f.lost.end == 0 && f.endsLine(off) { // what is lost stays so
+			f.headless = span{begin, off}
 		}
 		return false
 	case isLost:

@@ -154,6 +154,7 @@ func TestBraceTooMany(t *testing.T) {
 		{"JSON", "{ \"webhook\": { \"url\": \"http://h\" }\n}, \"a\": {},\n\"events\": [] } }", "3,1-9"},
 		{"no brace in front of it", "webhook\nurl = \"http://h\"\n}\n" + sample, "1,1-8"},
 		{"no brace in front of the second", sample + "\nwebhook # c\nurl = \"http://h\"\n}", "4,1-8"},
+		{"the word webhook within what is lost", early + "pool_size = 5\nwebhook\n}", "3,1-10"},
 		{"two of one section", "webhook.enable = false\n" + early + "pool_size = 5\n}", "4,1-10"},
 		{"of the first", "webhook \"a\" {\nurl = \"http://h\" }\nqueue {\n}\n}\n" + sample, "3,1-6"},
 		{"no brace behind it", sample + "\nurl = http://h/\nevents = [ ]\ntls { a = }", ""},
