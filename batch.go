@@ -152,14 +152,16 @@ func (q *queue) unclaimed() int {
 }
 
 // full reports whether there is enough for one more full batch, or no room for more
-// to come. That the bytes are enough is an estimate from the average event.
+// to come, which nothing that is old makes. That the bytes are enough is an estimate
+// from the average event.
 func (q *queue) full() bool {
 	n, b := q.unclaimed(), &q.limits.batch
 	if n <= 0 || n >= b.MaxEvents {
 		return n > 0
 	}
 	average := q.waitingBytes / int64(q.waiting)
-	return int64(n)*leastBody(int(average)) >= b.MaxBytes || q.crowded(n, int64(n)*average) || !q.room(average)
+	return int64(n)*leastBody(int(average)) >= b.MaxBytes || q.crowded(n, int64(n)*average) ||
+		q.limits.queue.Overflow != DropOldest && !q.room(average)
 }
 
 // crowded reports whether half of what may wait does nothing but linger: that could
