@@ -132,8 +132,8 @@ func (q *queue) lingerFor(e *entry) {
 }
 
 // lingerForRest does so for what a batch has left ready: for the oldest, which need
-// not be the first. Of what is enough for another batch, whoever takes that looks
-// again, before which what it will leave lingers.
+// not be the first. Where enough is left for another batch, whoever takes that looks
+// again; until then nothing else has lingered.
 func (q *queue) lingerForRest() {
 	if q.unclaimed() >= q.limits.batch.MaxEvents {
 		q.batching.until = time.Now().UnixNano() + int64(max(q.limits.batch.Linger, 0))

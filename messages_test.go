@@ -718,6 +718,14 @@ func callAck(h *Hook, cl *mqtt.Client, typ byte, id uint16) {
 	}
 }
 
+// callResend makes those of a connection that is sent a message again, and is then
+// established.
+func callResend(h *Hook, cl *mqtt.Client, pk packets.Packet) {
+	pk.FixedHeader.Dup = true
+	h.OnPacketSent(cl, pk, nil)
+	h.OnSessionEstablished(cl, packets.Packet{})
+}
+
 // messageTo is a message with packet id 1.
 func messageTo(topic string) packets.Packet {
 	return packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1}, PacketID: 1, TopicName: topic, Origin: "p", Payload: []byte("x"), Created: 5}
@@ -798,9 +806,7 @@ func TestLateSentWhileResuming(t *testing.T) {
 	old.Stop(packets.ErrSessionTakenOver)
 	next := callConnack(t, h, "", true, pk)
 	h.OnPacketSent(old, pk, nil)
-	pk.FixedHeader.Dup = true
-	h.OnPacketSent(next, pk, nil)
-	h.OnSessionEstablished(next, packets.Packet{})
+	callResend(h, next, pk)
 	callAck(h, next, packets.Puback, 1)
 	wantLines(t, lines(got), `message_delivered a p->s qos1 "x"`, `message_acked a p->s qos1 "x"`)
 }
@@ -868,10 +874,7 @@ func TestPublishedWhileResuming(t *testing.T) {
 				h := observing(&got)
 				queued := messageTo("a")
 				cl := callConnack(t, h, "", true, queued)
-				again := queued
-				again.FixedHeader.Dup = true
-				h.OnPacketSent(cl, again, nil)
-				h.OnSessionEstablished(cl, packets.Packet{})
+				callResend(h, cl, queued)
 				callAck(h, cl, packets.Puback, 1)
 				c.do(t, h, cl, queued)
 				wantLines(t, lines(got), append([]string{delivered, acked}, c.want...)...)
@@ -914,9 +917,7 @@ func TestAckMeetsTakeover(t *testing.T) {
 			}
 			if c.along {
 				next := callConnack(t, h, "", true, pk)
-				pk.FixedHeader.Dup = true
-				h.OnPacketSent(next, pk, nil)
-				h.OnSessionEstablished(next, packets.Packet{})
+				callResend(h, next, pk)
 				_, _ = h.OnPacketRead(next, c.ack)
 				if c.qos == 1 {
 					h.OnQosComplete(next, c.ack)
@@ -947,10 +948,7 @@ func TestAckComesAfterTakeover(t *testing.T) {
 	old.State.Inflight.Delete(1)
 	callAck(h, old, packets.Puback, 1)
 	next := callConnack(t, h, "", true, pk)
-	again := pk
-	again.FixedHeader.Dup = true
-	h.OnPacketSent(next, again, nil)
-	h.OnSessionEstablished(next, packets.Packet{})
+	callResend(h, next, pk)
 	callAck(h, next, packets.Puback, 1)
 	wantLines(t, lines(got), `message_delivered a p->s qos1 "x"`, `message_acked a p->s qos1 "x"`)
 	if n := h.messageCount("s"); n != 0 {
@@ -968,10 +966,7 @@ func TestLateSentOfWhatWasSentAgain(t *testing.T) {
 	h.OnSessionEstablished(old, packets.Packet{})
 	callEnd(h, old, false)
 	next := callConnack(t, h, "", true, pk)
-	again := pk
-	again.FixedHeader.Dup = true
-	h.OnPacketSent(next, again, nil)
-	h.OnSessionEstablished(next, packets.Packet{})
+	callResend(h, next, pk)
 	callAck(h, next, packets.Puback, 1)
 	h.OnPacketSent(next, pk, nil) // it was in W's queue, too
 	h.OnPacketSent(old, pk, nil)
@@ -1025,10 +1020,7 @@ func TestRetainedAgain(t *testing.T) {
 	pk, _ = h.OnPublish(&mqtt.Client{ID: "p"}, pk)
 	first, second := pk.Copy(true), pk.Copy(true)
 	cl := callConnack(t, h, "", true, first)
-	again := first
-	again.FixedHeader.Dup = true
-	h.OnPacketSent(cl, again, nil)
-	h.OnSessionEstablished(cl, packets.Packet{})
+	callResend(h, cl, first)
 	callAck(h, cl, packets.Puback, 1)
 	cl.State.Inflight.Set(second)
 	h.OnPacketSent(cl, second, nil)

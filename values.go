@@ -74,7 +74,7 @@ func (d *decoder) whole(n *node, want string) (number int64, text string, ok boo
 	switch s.kind {
 	case numberScalar:
 		if s.num.IsInt() {
-			number, _ := s.num.Int64() // the nearest one: what it cannot hold is out of every range
+			number, _ := s.num.Int64() // the nearest one, which is out of every range that has an end
 			return number, "", true
 		}
 	case stringScalar:
