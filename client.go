@@ -62,7 +62,7 @@ func newClient(ep *Endpoint, rt http.RoundTripper) (*client, error) {
 		return nil, err
 	}
 	if rt != nil {
-		c.prepareTransport(u)
+		c.prepareTransport(u, target)
 		c.prepareHeads(ep, func(headers []Header) *head { return newTransportHead(requestHeaders(headers, u)) })
 		return c, nil
 	}
@@ -127,11 +127,14 @@ func parseURL(raw string) (u *url.URL, target string) {
 
 // escapeTarget escapes what would break the request line: blanks and what is
 // not ASCII. Everything else stays as written.
-func escapeTarget(target string) string {
+func escapeTarget(target string) string { return escapeBytes(target, "") }
+
+// escapeBytes escapes, besides those, the bytes in others.
+func escapeBytes(target, others string) string {
 	const hex = "0123456789ABCDEF"
 	var b strings.Builder
 	for i := range len(target) {
-		if c := target[i]; c <= ' ' || c >= 0x7f {
+		if c := target[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(others, c) >= 0 {
 			b.Write([]byte{'%', hex[c>>4], hex[c&15]})
 		} else {
 			b.WriteByte(c)

@@ -13,14 +13,19 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
 // prepareTransport builds what all requests to an Options.Transport share.
-func (c *client) prepareTransport(u *url.URL) {
+func (c *client) prepareTransport(u *url.URL, target string) {
 	shared := *u
+	// A path with a byte that net/url would escape loses how its other escapes
+	// were written, such as that of a slash, unless that byte is escaped here.
+	path, query, _ := strings.Cut(target, "?")
+	shared.RawPath, shared.RawQuery = escapeBytes(path, `"<>\^`+"`{|}"), query
 	// The transport would make an Authorization header of the user info,
 	// which is among the headers already.
 	shared.User = nil

@@ -85,6 +85,30 @@ func TestRoundTripRequest(t *testing.T) {
 	})
 }
 
+// TestRoundTripTarget checks that a path keeps its percent escapes as they are
+// written, whatever else is in it.
+func TestRoundTripTarget(t *testing.T) {
+	for target, want := range map[string]string{
+		"/a%2Fb":          "/a%2Fb",
+		"/a%2Fb|{c}%7e":   "/a%2Fb%7C%7Bc%7D%7e",
+		"/münchen%2Fnord": "/m%C3%BCnchen%2Fnord",
+		"/a?b=%zz|&c=ä":   "/a?b=%zz|&c=%C3%A4",
+		"/a?":             "/a?",
+		"?b":              "/?b",
+		"":                "/",
+	} {
+		var got string
+		p := newTestRoundTripConn(t, Endpoint{URL: "http://webhook.test" + target}, roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			got = r.URL.RequestURI()
+			return respond(204, http.NoBody, nil), nil
+		}))
+		wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 204, "")
+		if got != want {
+			t.Errorf("%s is requested as %s, want %s", target, got, want)
+		}
+	}
+}
+
 // TestRoundTripSetsNoHeaderTwice has net/http's transport, which adds an
 // Accept-Encoding where it finds none.
 func TestRoundTripSetsNoHeaderTwice(t *testing.T) {
