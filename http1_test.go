@@ -694,6 +694,43 @@ func TestPostSurplus(t *testing.T) {
 	}
 }
 
+// TestPostSurplusClose has a server that sends a reply too many which ends the
+// connection, and refuses the next request all the same.
+func TestPostSurplusClose(t *testing.T) {
+	for _, tt := range []struct{ name, surplus string }{
+		{"close", "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"},
+		{"close, chunked", "HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"},
+		{"HTTP/1.0", "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"},
+		{"204 with a length", "HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			checkLeaks(t)
+			sent := make(chan bool, 1)
+			server := newRawServer(t, func(c *rawConn, n int) {
+				for i := 0; ; i++ {
+					if _, err := c.read(); err != nil {
+						return
+					}
+					if n == 1 && i == 0 {
+						_ = c.say(replyOK)
+						time.Sleep(time.Millisecond)
+						_ = c.say(tt.surplus)
+						sent <- true
+						continue
+					}
+					_ = c.say(replyText(500, ""))
+				}
+			})
+			p := newTestConn(t, Endpoint{URL: server.url()})
+			wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
+			<-sent
+			time.Sleep(4 * time.Millisecond)
+			p.last = time.Now() // however busy the machine is
+			wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), failed, 500, "")
+		})
+	}
+}
+
 // TestPostSurplusSoon has a server that sends a reply too many when the connection is
 // about to be used again, where the next reply would not show it: TLS hands out one
 // record at a time, and of a long body the writing goes on while the reply is read.

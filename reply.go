@@ -71,7 +71,12 @@ func (r *replyReader) read(src io.Reader) (rep reply, keep bool, err error) {
 	if err != nil {
 		return rep, false, err
 	}
-	return rep, rep.keepAlive && r.skipBody(src, &rep, start), nil
+	if !rep.keepAlive {
+		length, ok := rep.bodyLength(r.buf[start:r.n])
+		r.more = ok && 0 <= length && length < r.n-start
+		return rep, false, nil
+	}
+	return rep, r.skipBody(src, &rep, start), nil
 }
 
 // readConnect reads the reply to a CONNECT. When that is a success, nothing
@@ -277,7 +282,7 @@ func (h *headParser) finish() {
 	case h.encoded && (!h.chunked || h.http10 || h.length >= 0 || bodiless):
 		// Codings that we do not know, and what smells of smuggling: the
 		// status counts, but where the reply ends is anyone's guess.
-		h.keepAlive = false
+		h.keepAlive, h.chunked, h.length = false, false, -1
 	case bodiless:
 		// A length of something that does not follow.
 		h.keepAlive = h.keepAlive && h.length <= 0
@@ -295,14 +300,10 @@ func (r *replyReader) skipBody(src io.Reader, rep *reply, start int) bool {
 	}
 	for {
 		body := r.buf[start:r.n]
-		length := int(rep.length)
-		if rep.chunked {
-			var ok bool
-			if length, ok = chunkedLength(body); !ok {
-				return false
-			}
-		}
+		length, ok := rep.bodyLength(body)
 		switch {
+		case !ok:
+			return false
 		case length >= 0 && len(body) >= length:
 			r.more = len(body) > length
 			return len(body) == length && !r.end
@@ -312,6 +313,18 @@ func (r *replyReader) skipBody(src io.Reader, rep *reply, start int) bool {
 			return false
 		}
 	}
+}
+
+// bodyLength returns how many of the bytes behind the head the body takes, -1 when
+// it does not end in them. ok is false where the head does not say.
+func (rep *reply) bodyLength(b []byte) (n int, ok bool) {
+	switch {
+	case rep.chunked:
+		return chunkedLength(b)
+	case rep.length > int64(len(b)):
+		return -1, true
+	}
+	return int(rep.length), rep.length >= 0
 }
 
 // chunkedLength returns how many bytes of b a chunked body takes, trailers
