@@ -153,7 +153,13 @@ func (d *disk) overhead() int64 { return d.spool.Overhead() }
 func (d *disk) wait(ref uint64, deadline time.Time) bool {
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
-	return d.await(ctx, ref) == nil
+	for {
+		err := d.await(ctx, ref)
+		if err == nil || ctx.Err() != nil || errors.Is(err, spool.ErrClosed) || errors.Is(err, spool.ErrNotFound) {
+			return err == nil
+		}
+		// The disk failed, and is tried again.
+	}
 }
 
 // isGone reports whether a record that fetch failed to read will not come back.

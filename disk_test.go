@@ -564,6 +564,43 @@ func TestSyncLate(t *testing.T) {
 	_ = h.Stop()
 }
 
+// TestSyncAfterFailure has a disk that fails for a moment: the acknowledgement waits
+// until the event is there after all.
+func TestSyncAfterFailure(t *testing.T) {
+	dir := t.TempDir()
+	b := startBroker(t, 0, addLater)
+	h := new(Hook)
+	cfg := diskConfig(dir, func(e *Endpoint) { e.Queue.Sync, e.Queue.BlockTimeout = SyncAlways, rawTimeout })
+	if err := b.server.AddHook(h, &Options{Config: cfg, Transport: unreachable, DrainTimeout: -1}); err != nil {
+		t.Fatal(err)
+	}
+	folder := filepath.Join(dir, "audit")
+	if err := os.Rename(folder, folder+".away"); err != nil {
+		t.Skip(err)
+	}
+	s := h.active.Load().endpoints[0].disk.spool
+	back := make(chan error, 1)
+	go func() {
+		for end := time.Now().Add(rawTimeout); s.WriteErr() == nil && time.Now().Before(end); {
+			time.Sleep(time.Millisecond) // nothing tells
+		}
+		time.Sleep(300 * time.Millisecond) // it is tried in vain some more times
+		back <- os.Rename(folder+".away", folder)
+	}()
+	cl := mustConnect(t, b.addr, rawConnect{ID: "c"})
+	cl.publish("a", "x", 1, false)
+	if err := s.WriteErr(); err != nil {
+		t.Errorf("acknowledged while the event is not on disk: %v", err)
+	}
+	if err := <-back; err != nil {
+		t.Fatal(err)
+	}
+	if s := statsOf(t, h); s.SyncLate != 0 {
+		t.Errorf("stats %+v", s)
+	}
+	_ = h.Stop()
+}
+
 func TestProvidesOnPublishOnlyForSync(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*Endpoint)
