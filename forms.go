@@ -117,6 +117,12 @@ func choice[W ~string](words []W) form[W] {
 	}
 }
 
+// withoutDefault leaves a value zero that is not there.
+func withoutDefault[V comparable](f form[V]) form[V] {
+	f.standard = *new(V)
+	return f
+}
+
 // streamQueue is the type of a queue in a file that is a stream. In Go, that is
 // Endpoint.Stream.
 const streamQueue QueueType = "jetstream"

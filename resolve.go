@@ -112,36 +112,10 @@ func (r *Rule) resolve(report func(field string, err error)) {
 	r.Except, r.Clients = slices.Clone(r.Except), slices.Clone(r.Clients)
 	r.Users, r.Listeners = slices.Clone(r.Users), slices.Clone(r.Listeners)
 	r.Headers = slices.Clone(r.Headers)
+	fillAll(ruleSettings, r, report)
 	checkHeaders(r.Headers, report)
-	if r.Encoding != "" {
-		enc, err := choice(encodings).check(r.Encoding)
-		if err != nil {
-			report("Encoding", err)
-		}
-		r.Encoding = enc
-	}
-	if r.URL != "" {
-		if err := checkURL(r.URL); err != nil {
-			report("URL", err)
-		}
-	}
-	if r.Name != "" {
-		if err := checkName(r.Name); err != nil {
-			report("Name", err)
-		}
-	}
-	name, err := checkEvent(r.Event)
-	if err != nil {
-		report("Event", err)
-		return
-	}
-	r.Event = name
-	checkExcept(*r, func(at int, err error) { report(fmt.Sprintf("Except[%d]", at), err) })
-	if r.Topic == "" {
-		return
-	}
-	if err := checkTopic(*r); err != nil {
-		report("Topic", err)
+	if r.Event != "" {
+		checkExcept(*r, func(at int, err error) { report(fmt.Sprintf("Except[%d]", at), err) })
 	}
 }
 
@@ -191,11 +165,16 @@ func (e *Endpoint) fill(report func(field string, err error)) {
 		e.Queue.MaxBytes = cmp.Or(e.Queue.MaxBytes, 1<<30)
 		e.Queue.Overflow = cmp.Or(e.Queue.Overflow, DropNewest)
 	}
-	for _, s := range e.settings() {
+	fillAll(e.settings(), e, report)
+}
+
+// fillAll does what each setting does to its field of a Config.
+func fillAll[T any](settings []setting[T], to *T, report func(field string, err error)) {
+	for _, s := range settings {
 		if s.fill == nil {
 			continue
 		}
-		if err := s.fill(e); err != nil {
+		if err := s.fill(to); err != nil {
 			report(s.field, err)
 		}
 	}

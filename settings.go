@@ -185,16 +185,29 @@ var commonSettings = []setting[Endpoint]{
 
 // ruleSettings are the keys of an object in events.
 var ruleSettings = []setting[Rule]{
-	{key: "event", field: "Event", read: readEvent},
-	{key: "topic", field: "Topic", read: readTopic},
+	{key: "event", field: "Event", read: readEvent, fill: func(r *Rule) (err error) {
+		r.Event, err = checkEvent(r.Event)
+		return err
+	}},
+	{key: "topic", field: "Topic", read: readTopic, fill: func(r *Rule) error {
+		if r.Topic == "" {
+			return nil
+		}
+		return checkTopic(*r)
+	}},
 	list("except", "Except", func(r *Rule) *[]string { return &r.Except }),
 	list("clients", "Clients", func(r *Rule) *[]string { return &r.Clients }),
 	list("users", "Users", func(r *Rule) *[]string { return &r.Users }),
 	list("listeners", "Listeners", func(r *Rule) *[]string { return &r.Listeners }),
 	inverse("inline", "WithoutInline", func(r *Rule) *bool { return &r.WithoutInline }),
 	{key: "headers", field: "Headers", secret: true, read: func(d *decoder, n *node, r *Rule) { readHeaders(d, n, &r.Headers) }},
-	field("body.encoding", "Encoding", func(r *Rule) *Encoding { return &r.Encoding }, choice(encodings)),
-	{key: "url", field: "URL", secret: true, read: func(d *decoder, n *node, r *Rule) { readURL(d, n, &r.URL) }},
+	field("body.encoding", "Encoding", func(r *Rule) *Encoding { return &r.Encoding }, withoutDefault(choice(encodings))),
+	{key: "url", field: "URL", secret: true, read: func(d *decoder, n *node, r *Rule) { readURL(d, n, &r.URL) }, fill: func(r *Rule) error {
+		if r.URL == "" {
+			return nil
+		}
+		return checkURL(r.URL)
+	}},
 	field("name", "Name", func(r *Rule) *string { return &r.Name }, label()),
 }
 
