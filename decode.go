@@ -113,7 +113,6 @@ func (d *decoder) config(sections []*section) *Config {
 	cfg := &Config{Endpoints: make([]Endpoint, 0, len(sections))}
 	names := make(map[string]bool)
 	var splits []split
-	var written []ruleNode // where splits come from
 	for _, s := range sections {
 		e := Endpoint{Name: defaultName}
 		at := s.span
@@ -130,20 +129,19 @@ func (d *decoder) config(sections []*section) *Config {
 		}
 		names[name] = true
 		d.endpoint(s, &e)
-		own := e.split()
-		cfg.Endpoints = append(cfg.Endpoints, e)
-		for _, s := range own {
-			cfg.Endpoints = append(cfg.Endpoints, s.Endpoint)
-			splits, written = append(splits, s), append(written, d.rules[s.rule])
+		for _, s := range cfg.add(e) {
+			written := d.rules[s.rule]
+			s.report = func(key string, err error) {
+				if written.failed["name"] {
+					return
+				}
+				d.key = key
+				d.refuse(written.place(key, written.span), err)
+			}
+			splits = append(splits, s)
 		}
 	}
-	checkSplits(splits, names, func(i int, key string, err error) {
-		if written[i].failed["name"] {
-			return
-		}
-		d.key = key
-		d.refuse(written[i].place(key, written[i].span), err)
-	})
+	checkSplits(splits, names)
 	return cfg
 }
 

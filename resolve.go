@@ -21,7 +21,6 @@ func (c *Config) resolve() (*Config, error) {
 	var problems []error
 	names := make(map[string]bool)
 	var splits []split
-	var reports []func(field string, err error) // of the endpoints that splits come from
 	for _, e := range c.Endpoints {
 		if e.Name == "" {
 			e.Name = defaultName
@@ -38,11 +37,11 @@ func (c *Config) resolve() (*Config, error) {
 		}
 		e.resolve(problem)
 		e.disagreements(resolved.Endpoints, func(key string, err error) { problem(fieldOf(streamSettings, key), err) })
-		own := e.split()
-		resolved.Endpoints = append(resolved.Endpoints, e)
-		for _, s := range own {
-			resolved.Endpoints = append(resolved.Endpoints, s.Endpoint)
-			splits, reports = append(splits, s), append(reports, problem)
+		for _, s := range resolved.add(e) {
+			s.report = func(key string, err error) {
+				problem(fmt.Sprintf("Events[%d].%s", s.rule, fieldOf(ruleSettings, key)), err)
+			}
+			splits = append(splits, s)
 		}
 	}
 	known := make(map[identity]bool)
@@ -53,9 +52,7 @@ func (c *Config) resolve() (*Config, error) {
 		}
 		known[e.known] = true
 	}
-	checkSplits(splits, names, func(i int, key string, err error) {
-		reports[i](fmt.Sprintf("Events[%d].%s", splits[i].rule, fieldOf(ruleSettings, key)), err)
-	})
+	checkSplits(splits, names)
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}

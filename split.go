@@ -12,8 +12,20 @@ import (
 // A split is an endpoint that a rule with a URL has become.
 type split struct {
 	Endpoint
-	rule  int  // which of the rules it was
-	named bool // by the rule
+	rule   int                         // which of the rules it was
+	named  bool                        // by the rule
+	report func(key string, err error) // what is wrong with the rule; set by who checks
+}
+
+// add appends an endpoint, whose defaults are filled in, and those that its rules
+// with a URL become, which it returns.
+func (c *Config) add(e Endpoint) []split {
+	splits := e.split()
+	c.Endpoints = append(c.Endpoints, e)
+	for i := range splits {
+		c.Endpoints = append(c.Endpoints, splits[i].Endpoint)
+	}
+	return splits
 }
 
 // split makes endpoints of the rules that have a URL, and takes them out of e,
@@ -25,7 +37,7 @@ func (e *Endpoint) split() (splits []split) {
 		if r.URL == "" {
 			continue
 		}
-		s := split{e.derive(i), i, r.Name != ""}
+		s := split{Endpoint: e.derive(i), rule: i, named: r.Name != ""}
 		if !s.named && e.Queue.Type == MemoryQueue && !e.Stream.enabled() { // what has files or a stream has them by its name
 			of := fmt.Sprintf("%s\x00%s\x00", strings.ToLower(e.Name), r.URL)
 			selects := of + fmt.Sprintf("%#v", s.Events)
@@ -61,23 +73,23 @@ func (e *Endpoint) key() string {
 // knownSeed is for hashes of URLs, which may have a password.
 var knownSeed = maphash.MakeSeed()
 
-// checkSplits checks the names of endpoints that were rules, each by its place
-// in splits. taken are the names that sections have, in lower case. A name that
-// somebody chose is not at fault if it is also one that nobody did.
-func checkSplits(splits []split, taken map[string]bool, report func(i int, key string, err error)) {
+// checkSplits checks the names of endpoints that were rules. taken are the names
+// that sections have, in lower case. A name that somebody chose is not at fault if
+// it is also one that nobody did.
+func checkSplits(splits []split, taken map[string]bool) {
 	for _, named := range []bool{true, false} {
-		for i := range splits {
-			if splits[i].named != named {
+		for _, s := range splits {
+			if s.named != named {
 				continue
 			}
-			name := strings.ToLower(splits[i].Name)
+			name := strings.ToLower(s.Name)
 			switch {
 			case named && taken[name]:
-				report(i, "name", &invalid{"Duplicate name", "is the name of another endpoint, without regard to case"})
+				s.report("name", &invalid{"Duplicate name", "is the name of another endpoint, without regard to case"})
 			case taken[name]:
-				report(i, "url", &invalid{"Duplicate name", "makes an endpoint that is called by its section's label and the rule's number, as another one is: give the rule a name"})
+				s.report("url", &invalid{"Duplicate name", "makes an endpoint that is called by its section's label and the rule's number, as another one is: give the rule a name"})
 			case !named && len(name) > longestName:
-				report(i, "url", &invalid{"Invalid label", "makes an endpoint whose name would be too long, its section's label and the rule's number: give the rule a name"})
+				s.report("url", &invalid{"Invalid label", "makes an endpoint whose name would be too long, its section's label and the rule's number: give the rule a name"})
 			}
 			taken[name] = true
 		}
