@@ -254,40 +254,42 @@ func readEvents(d *decoder, n *node, e *Endpoint) {
 		}
 		return
 	}
-	outer := d.failed
-	defer func() { d.failed = outer }()
 	for _, n := range rules {
 		if n.kind != objectNode {
 			d.key = "A rule"
 			d.wrongType(n, "an object: { event = \"on_message_publish\" }")
 			continue
 		}
-		var rule Rule
-		d.failed = make(map[string]bool)
-		d.inRule = true
-		object(d, ruleSettings, n, "", &rule)
-		d.inRule = false
-		if n.find("event") == nil && !d.partial && !d.failed["event"] {
-			d.problem(n.span, "Missing event", "A rule says which event it takes: { event = \"on_message_publish\" }.")
-		}
-		if topic := n.find("topic"); topic != nil && !d.failed["topic"] && rule.Event != "" {
-			d.key = "topic"
-			if err := checkTopic(rule); err != nil {
-				d.refuse(topic.value.span, err)
-			}
-		}
-		if except := n.find("except"); except != nil && rule.Event != "" {
-			d.key = "except"
-			quiet := d.quiet()
-			for _, item := range except.value.items { // also beside one that is no text
-				if filter, ok := quiet.text(item); ok {
-					checkExcept(Rule{Event: rule.Event, Except: []string{filter}}, func(_ int, err error) { d.refuse(item.span, err) })
-				}
-			}
-		}
-		e.Events = append(e.Events, rule)
-		d.rules = append(d.rules, ruleNode{n, d.failed})
+		e.Events = append(e.Events, d.rule(n))
 	}
+}
+
+// rule reads a rule, which has failed settings of its own.
+func (d *decoder) rule(n *node) (rule Rule) {
+	outer := d.failed
+	d.failed, d.inRule = make(map[string]bool), true
+	defer func() { d.failed, d.inRule = outer, false }()
+	object(d, ruleSettings, n, "", &rule)
+	if n.find("event") == nil && !d.partial && !d.failed["event"] {
+		d.problem(n.span, "Missing event", "A rule says which event it takes: { event = \"on_message_publish\" }.")
+	}
+	if topic := n.find("topic"); topic != nil && !d.failed["topic"] && rule.Event != "" {
+		d.key = "topic"
+		if err := checkTopic(rule); err != nil {
+			d.refuse(topic.value.span, err)
+		}
+	}
+	if except := n.find("except"); except != nil && rule.Event != "" {
+		d.key = "except"
+		quiet := d.quiet()
+		for _, item := range except.value.items { // also beside one that is no text
+			if filter, ok := quiet.text(item); ok {
+				checkExcept(Rule{Event: rule.Event, Except: []string{filter}}, func(_ int, err error) { d.refuse(item.span, err) })
+			}
+		}
+	}
+	d.rules = append(d.rules, ruleNode{n, d.failed})
+	return rule
 }
 
 func readEvent(d *decoder, n *node, rule *Rule) {
