@@ -79,29 +79,31 @@ func (e *Endpoint) resolve(report func(field string, err error)) {
 	}
 	byKey := func(key string, err error) { report(fieldOf(e.settings(), key), err) }
 	e.conflicts(byKey)
-	e.unused(e.differs, byKey)
+	e.unused(e.differing(), byKey)
 }
 
-// differs reports whether a setting is not its default, which here tells that it is
-// there: those of which unused asks.
-func (e *Endpoint) differs(key string) bool {
+// differing returns what reports whether a setting is not its default, which here
+// tells that it is there: those of which unused asks.
+func (e *Endpoint) differing() func(key string) bool {
 	standard := Endpoint{URL: e.URL}
 	standard.fill(func(string, error) {})
-	switch key {
-	case "queue.sync", "queue.local.sync":
-		return e.Queue.Sync != standard.Queue.Sync
-	case "tls.key_password":
-		return e.TLS.KeyPassword != ""
-	case "tls.keyfile":
-		return e.TLS.KeyFile != ""
-	case "dead_letter":
-		return e.DeadLetter != standard.DeadLetter
-	case "dead_letter.file":
-		return e.DeadLetter.File != ""
-	case "body.encoding":
-		return e.Body.Encoding != standard.Body.Encoding
+	return func(key string) bool {
+		switch key {
+		case "queue.sync", "queue.local.sync":
+			return e.Queue.Sync != standard.Queue.Sync
+		case "tls.key_password":
+			return e.TLS.KeyPassword != ""
+		case "tls.keyfile":
+			return e.TLS.KeyFile != ""
+		case "dead_letter":
+			return e.DeadLetter != standard.DeadLetter
+		case "dead_letter.file":
+			return e.DeadLetter.File != ""
+		case "body.encoding":
+			return e.Body.Encoding != standard.Body.Encoding
+		}
+		return false
 	}
-	return false
 }
 
 // resolve is that of an endpoint, for one of its rules.
