@@ -98,16 +98,10 @@ func (e *Endpoint) streamConflicts(others []Endpoint, report func(key string, er
 		report("queue.stream", &invalid{"Conflicting settings", "must not be that of another endpoint's dead letters, which are in a stream with _DEAD behind the name"})
 		return
 	}
-	const want = "must be the same for all endpoints that use the stream"
-	if own.Partitions != other.Stream.Partitions {
-		report("queue.partitions", &invalid{"Conflicting settings", want})
-	}
-	if own.Replicas != other.Stream.Replicas {
-		report("queue.replicas", &invalid{"Conflicting settings", want})
-	}
-	if own.MaxBytes != other.Stream.MaxBytes {
-		report("queue.max_bytes", &invalid{"Conflicting settings", want})
-	}
+	const sharing = "use the stream"
+	agree("queue.partitions", own.Partitions, other.Stream.Partitions, sharing, report)
+	agree("queue.replicas", own.Replicas, other.Stream.Replicas, sharing, report)
+	agree("queue.max_bytes", own.MaxBytes, other.Stream.MaxBytes, sharing, report)
 }
 
 // letterConflicts is disagreements about a dead letter file: one endpoint would throw
@@ -118,12 +112,16 @@ func (e *Endpoint) letterConflicts(others []Endpoint, report func(key string, er
 	if other == nil {
 		return
 	}
-	const want = "must be the same for all endpoints that share the file"
-	if own.MaxBytes != other.DeadLetter.MaxBytes {
-		report("dead_letter.max_bytes", &invalid{"Conflicting settings", want})
-	}
-	if own.Keep != other.DeadLetter.Keep {
-		report("dead_letter.keep", &invalid{"Conflicting settings", want})
+	const sharing = "share the file"
+	agree("dead_letter.max_bytes", own.MaxBytes, other.DeadLetter.MaxBytes, sharing, report)
+	agree("dead_letter.keep", own.Keep, other.DeadLetter.Keep, sharing, report)
+}
+
+// agree reports a setting that is not the same for two endpoints which share
+// something.
+func agree[V comparable](key string, own, other V, sharing string, report func(key string, err error)) {
+	if own != other {
+		report(key, &invalid{"Conflicting settings", "must be the same for all endpoints that " + sharing})
 	}
 }
 
