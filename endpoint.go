@@ -250,7 +250,7 @@ func (e *endpoint) closeFiles(reason dropReason) {
 	if e.pool.letters == nil {
 		return
 	}
-	if _, ok := e.pool.letters.(*lastCause); !ok && e.disk == nil {
+	if e.disk == nil && !e.pool.asIs { // what is redelivered is in its file already
 		e.buryRest(reason)
 	}
 	if err := e.pool.letters.close(); err != nil {
