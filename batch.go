@@ -41,16 +41,17 @@ func (w *worker) prepareBatch(jobs []job) (n int, err error) {
 			}
 			return 0, err
 		}
-		if p.asIs && !p.formatOf(&w.ev).fitsBatch(&w.ev) {
+		f := p.formatOf(&w.ev)
+		if p.asIs && !f.fitsBatch(&w.ev) {
 			if n > 0 {
 				break
 			}
 			w.renderAlone()
 			return 1, nil
 		}
-		if is := p.formatOf(&w.ev).head; n == 0 {
-			head = is
-		} else if is != head {
+		if n == 0 {
+			head = f.head
+		} else if f.head != head {
 			b.later = append(b.later, *j)
 			continue
 		}
