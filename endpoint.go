@@ -112,47 +112,6 @@ func (e *endpoint) discard() {
 	}
 }
 
-func limitsOf(config *Endpoint) limits {
-	config = config.sending()
-	l := limits{
-		ordered:    config.Ordering != OrderNone,
-		maxPayload: config.Body.MaxPayload,
-		rate:       config.RateLimit,
-		queue:      config.Queue,
-		retry:      config.Retry,
-		breaker:    config.Breaker,
-		batch:      config.Batch,
-		workers:    config.PoolSize,
-		forwards:   config.Stream.enabled(),
-	}
-	if !config.Batch.enabled() {
-		l.batch.MaxEvents = 1
-	}
-	if config.Disabled {
-		l.workers = 0
-	}
-	for i := range config.Events {
-		rule := &config.Events[i]
-		l.events |= 1 << kindOf(rule.Event)
-		if most := rule.maxPayload(&config.Body); most < l.maxPayload {
-			if l.ruleMax == nil {
-				l.ruleMax = make(map[uint32]int64)
-			}
-			l.ruleMax[rule.key()] = most
-		}
-	}
-	if l.queue.Type == DiskQueue {
-		l.queue.Capacity = -1
-		if l.queue.Overflow == DropOldest && l.queue.MaxBytes >= 0 {
-			// The folder also holds what is done, in segments that have not
-			// gone yet. With room for that, dropping the oldest events makes
-			// segments go before the folder is full.
-			l.queue.MaxBytes -= l.queue.MaxBytes / 4
-		}
-	}
-	return l
-}
-
 func (e *endpoint) start() {
 	e.clock.ended.Go(e.clock.run)
 	e.pool.start()

@@ -76,16 +76,6 @@ func (q *queue) makeRoom(t *ticket) dropReason {
 	return keep
 }
 
-// mostPayload is the longest payload of a rule's events.
-func (l *limits) mostPayload(rule uint32) int64 {
-	if rule != 0 {
-		if most, lower := l.ruleMax[rule]; lower {
-			return most
-		}
-	}
-	return l.maxPayload
-}
-
 // refusal is why a closed queue takes no events.
 func (q *queue) refusal() dropReason {
 	if q.removed {

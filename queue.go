@@ -52,22 +52,6 @@ type queue struct {
 	drained chan struct{} // closed when the queue is closed, and nothing goes out any more
 }
 
-// limits is the part of an endpoint's configuration that the queue needs.
-type limits struct {
-	ordered    bool
-	maxPayload int64
-	ruleMax    map[uint32]int64 // of rules with a lower maxPayload, by key
-	rate       RateLimit
-	queue      Queue
-	retry      Retry
-	breaker    Breaker
-	batch      Batch  // MaxEvents is 1 for none
-	forwards   bool   // deliveries are into a stream
-	lenient    bool   // events that were never sent age only while nothing gets an answer
-	events     uint32 // bit set of the kinds that a rule names
-	workers    int    // that may be busy at a time
-}
-
 // An entry is an event in the queue; the event itself lies in the store.
 type entry struct {
 	ref      uint64 // in the store
