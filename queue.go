@@ -11,6 +11,11 @@ import (
 // delivery, and decides which goes out next. Events of one lane go out one
 // after the other, retries included; lanes do not wait for each other.
 //
+// Its methods are where their subject is: in stage.go and here the way of an event
+// into its lane, in overflow.go room and what gives way, in dispatch.go the way to a
+// worker, in settle.go the way back, in batch.go what goes out together, in clock.go
+// what time makes due, in intake.go what is a stream's, in renew.go a reload.
+//
 // Everything is under one lock, held for some hundred nanoseconds for each event
 // and never across I/O, so that the counters add up at every moment.
 type queue struct {
@@ -80,29 +85,6 @@ const (
 )
 
 func (e *entry) kind() kind { return kind(e.flags >> entryKind) }
-
-// A lane is a line of events that go out one after the other. It exists while
-// it has events.
-type lane struct {
-	key        uint64
-	head, tail uint32 // waiting entries, oldest first
-	prev, next uint32 // in the ready list
-	readyAt    int64  // in backoff: until when, in nanoseconds since the gate's epoch
-	heapAt     int32  // in backoff: position in the heap
-	inFlight   int32  // entries of the attempt that holds the lane
-	waiting    uint32 // entries from head to tail
-	state      laneState
-	keyed      bool   // in byKey
-	status     uint16 // that the last attempt at head got, if there was an attempt; 0 for none
-}
-
-type laneState uint8
-
-const (
-	laneReady   laneState = iota // in the ready list
-	laneBusy                     // held by a worker
-	laneBackoff                  // in the heap
-)
 
 func newQueue(l limits) *queue {
 	q := &queue{
