@@ -30,8 +30,8 @@ func (p *pool) giveUpOld(jobs []job) []job {
 	return kept
 }
 
-// tooOld returns the time, in Unix milliseconds, at which an event has happened that
-// has to be given up now, and all before.
+// tooOld returns the time, in Unix milliseconds, of the youngest event that has to be
+// given up now.
 func (p *pool) tooOld(now time.Time) int64 {
 	if p.config.Retry.MaxAge < 0 {
 		return math.MinInt64
@@ -39,7 +39,8 @@ func (p *pool) tooOld(now time.Time) int64 {
 	return now.Add(-p.config.Retry.MaxAge).UnixMilli()
 }
 
-// anyBorn reports whether one of the jobs is as old as that.
+// anyBorn reports whether the event of one of the jobs happened by then, in Unix
+// milliseconds.
 func anyBorn(until int64, jobs []job) bool {
 	for i := range jobs {
 		if jobs[i].born <= until {

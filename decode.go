@@ -242,8 +242,8 @@ func (d *decoder) isStream(body *node) bool {
 	return ok && equalFold(text, string(streamQueue))
 }
 
-// mayBeStream reports whether the type of its queue is a mistake, or its name is, or
-// it is cut off: it may mean one.
+// mayBeStream reports whether the queue of a section may be meant as a stream: its
+// type has an unknown value, is misspelled itself, or may be behind what was cut off.
 func (d *decoder) mayBeStream(body *node) bool {
 	n := body.at("queue.type")
 	if n == nil {

@@ -109,9 +109,9 @@ func (p *positions) pos(off int) hcl.Pos {
 
 // WriteDiagnostics prints for people what [Parse] and [ParseFile] return, or
 // mqtt.Server.AddHook around it: each problem with its line of the configuration
-// file, if the file can be read again. Values that may be secret, which are all strings but those of
-// settings known to be harmless, print as "…". Any other error prints as it
-// is, and nil prints nothing. The error it returns is that of w.
+// file, if the file can be read again. Values that may be secret, which are all
+// strings but those of settings known to be harmless, print as "…". Any other error
+// prints as it is, and nil prints nothing. The error it returns is that of w.
 func WriteDiagnostics(w io.Writer, err error) error {
 	var diags hcl.Diagnostics
 	if !errors.As(err, &diags) {

@@ -52,8 +52,8 @@ func (q *queue) awaitToken() {
 	}
 }
 
-// take fills w.jobs with events to deliver, waiting until
-// there are some. It returns false when the worker has to end.
+// take fills w.jobs with events to deliver, waiting until there are some. It
+// returns false when the worker has to end.
 func (q *queue) take(w *worker) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()

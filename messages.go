@@ -109,8 +109,8 @@ type lateMessages map[uint16]*message
 // client that reads.
 const lateWait = 10 * time.Second
 
-// keepLate keeps them from being reported once more, when s.cl gives way: their
-// packet ids are other messages' from then on.
+// keepLate keeps late messages from being reported once more, when s.cl gives way:
+// their packet ids are other messages' from then on.
 func (h *Hook) keepLate(s *session) {
 	late := make(lateMessages)
 	for id, m := range s.messages {
@@ -126,7 +126,7 @@ func (h *Hook) keepLate(s *session) {
 	}
 }
 
-// isLate reports whether a message is one of those.
+// isLate reports whether a message is one of cl's late ones.
 func (h *Hook) isLate(cl *mqtt.Client, pk *packets.Packet) bool {
 	late, ok := h.late.Load(weak.Make(cl))
 	if !ok {

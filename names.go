@@ -20,8 +20,8 @@ func (t *tracker) signPublish(cl *mqtt.Client, pk *packets.Packet) {
 	pk.Connect.WillTopic = pk.TopicName
 }
 
-// isSigned reports whether it has, and nobody has changed the publisher since, as
-// another hook may.
+// isSigned reports whether a message has been signed, and nobody has changed its
+// publisher since, as another hook may.
 func isSigned(pk *packets.Packet) bool {
 	return pk.Connect.ClientIdentifier != "" && pk.Connect.ClientIdentifier == pk.Origin
 }

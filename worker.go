@@ -25,7 +25,7 @@ type worker struct {
 	idleSince time.Time
 
 	jobs    []job
-	fetched []byte // the record of a job, where not
+	fetched []byte // room for the record of a job that has to be fetched
 	ends    []int  // see deliver
 	req     request
 	ev      event
