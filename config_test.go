@@ -395,9 +395,7 @@ func TestDependentDefaults(t *testing.T) {
 func TestPaths(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{"token": "Bearer café\r\n", "two": "a\n\n"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		write(t, filepath.Join(dir, name), text)
 	}
 	if err := os.Rename(newTestCA(t, "CA").file, filepath.Join(dir, "ca.pem")); err != nil {
 		t.Fatal(err)
@@ -417,9 +415,7 @@ func TestPaths(t *testing.T) {
 	body.max_payload = "${env("WEBHOOK_TEST_POOL")}KiB"
 	tls.cacertfile = "./ca.pem"
 }`
-	if err := os.WriteFile(file, []byte(src), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write(t, file, src)
 	got, err := ParseFile(file)
 	if err != nil {
 		t.Fatal(err)

@@ -279,9 +279,7 @@ func TestDeadLetterFileIsShared(t *testing.T) {
 
 func TestDeadLetterFileAfterACrash(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "dead.jsonl")
-	if err := os.WriteFile(path, []byte("{\"id\":\"1\"}\n{\"id\":\"2"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write(t, path, "{\"id\":\"1\"}\n{\"id\":\"2")
 	f := openTestLetters(t, DeadLetter{File: path, MaxBytes: 1 << 20})
 	if _, err := f.write(&deadLetter{ID: "3"}); err != nil {
 		t.Fatal(err)

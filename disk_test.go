@@ -199,9 +199,7 @@ func TestDiskFolder(t *testing.T) {
 	})
 	t.Run("unusable", func(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "file")
-		if err := os.WriteFile(file, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		write(t, file, "")
 		err := new(Hook).Init(&Options{Config: diskConfig(file, nil), Transport: unreachable})
 		if err == nil || !strings.HasPrefix(err.Error(), "webhook: ") || !strings.Contains(err.Error(), file) {
 			t.Errorf("got %v, want an error that names %s", err, file)
@@ -228,9 +226,7 @@ func TestDiskCorruptRecord(t *testing.T) {
 			if i := bytes.Index(b, []byte("payload-2")); i >= 0 {
 				found = true
 				b[i] ^= 1
-				if err := os.WriteFile(name, b, 0o600); err != nil {
-					t.Fatal(err)
-				}
+				write(t, name, string(b))
 			}
 		}
 		if !found {

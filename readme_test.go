@@ -32,9 +32,7 @@ func TestReadme(t *testing.T) {
 		case language == "go" && strings.HasPrefix(code, "package "):
 			programs++
 			file := filepath.Join(t.TempDir(), "main.go")
-			if err := os.WriteFile(file, []byte(code), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			write(t, file, code)
 			if out, err := exec.Command("go", "vet", file).CombinedOutput(); err != nil {
 				t.Errorf("go vet: %v\n%s\n%s", err, out, code)
 			}

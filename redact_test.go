@@ -43,9 +43,7 @@ func fuzzSeeds(tb testing.TB) [][]byte {
 func printed(t *testing.T, src string) (file, text string, err error) {
 	t.Helper()
 	file = filepath.Join(t.TempDir(), "webhook.conf")
-	if err := os.WriteFile(file, []byte(src), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write(t, file, src)
 	_, err = ParseFile(file)
 	var got strings.Builder
 	if err := WriteDiagnostics(&got, err); err != nil {
@@ -145,9 +143,7 @@ func TestNoSecretEscapes(t *testing.T) {
 		t.Run(place, func(t *testing.T) {
 			for _, value := range values {
 				src := "foreign = \"s3cret\"\nwebhook {\n  pool_size = 0\n  " + strings.Replace(place, "VALUE", value, 1) + "\n  ordering = 5\n}\nforeign = s3cret\n"
-				if err := os.WriteFile(file, []byte(src), 0o600); err != nil {
-					t.Fatal(err)
-				}
+				write(t, file, src)
 				_, err := ParseFile(file)
 				diagnosticsOf(t, []byte(src), err)
 				if noSecret(t, err, string(redact([]byte(src))), "s3cret"); t.Failed() {

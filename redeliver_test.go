@@ -1,7 +1,6 @@
 package webhook
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -45,9 +44,7 @@ func redeliveryTo(t *testing.T, cfg *Config) *redelivery {
 func writeLetterFile(t *testing.T, lines ...string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "dead.jsonl")
-	if err := os.WriteFile(path, []byte(strings.Join(lines, "\n")), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write(t, path, strings.Join(lines, "\n"))
 	return path
 }
 
@@ -357,9 +354,7 @@ func TestRedeliverErrors(t *testing.T) {
 // TestRedeliverManyBadLines: an error does not grow with the file.
 func TestRedeliverManyBadLines(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "dead.jsonl")
-	if err := os.WriteFile(file, bytes.Repeat([]byte("x\n"), 1000), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write(t, file, strings.Repeat("x\n", 1000))
 	_, err := Redeliver(t.Context(), redeliverConfig("http://127.0.0.1:1/"), file)
 	if err == nil || strings.Count(err.Error(), "\n") != 100 || !strings.HasSuffix(err.Error(), "900 more lines cannot be sent") {
 		t.Errorf("got %v, want a hundred lines and how many more", err)

@@ -293,9 +293,7 @@ func TestSplitFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "webhook.hcl")
 	write := func(rules string) {
 		t.Helper()
-		if err := os.WriteFile(file, []byte("webhook \"w\" {\nurl = \""+url+"/w\"\nevents = [\n"+rules+"\n]\n}\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		write(t, file, "webhook \"w\" {\nurl = \""+url+"/w\"\nevents = [\n"+rules+"\n]\n}\n")
 	}
 	write(`{ event = "on_message_publish", url = "` + url + `/1" }, { event = "on_message_publish", headers.a = "x" }`)
 	h := runHook(t, &Options{File: file, DrainTimeout: 5 * time.Second})

@@ -11,7 +11,6 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -114,8 +113,6 @@ func writePEM(t testing.TB, blockType string, der []byte) string {
 func writeFile(t testing.TB, content []byte) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "file.pem")
-	if err := os.WriteFile(file, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write(t, file, string(content))
 	return file
 }

@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-func write(t *testing.T, file, text string) {
+// write writes a file that only its owner may read.
+func write(t testing.TB, file, text string) {
 	t.Helper()
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

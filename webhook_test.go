@@ -105,9 +105,7 @@ func TestGrammarEvents(t *testing.T) {
 		t.Run(probe.Case, func(t *testing.T) {
 			l := newRequestLog(t)
 			file := filepath.Join(t.TempDir(), "nanomq.conf")
-			if err := os.WriteFile(file, []byte(host.ReplaceAllString(probe.Text, l.addr)), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			write(t, file, host.ReplaceAllString(probe.Text, l.addr))
 			b, hook := startHooked(t, &Options{File: file, DrainTimeout: 15 * time.Second})
 			c := mustConnect(t, b.addr, rawConnect{ID: "c", Clean: true})
 			c.publish("a/b/c", "hello", 1, false)
@@ -306,9 +304,7 @@ func TestRandomPacketsDelivered(t *testing.T) {
 
 func TestInitRefuses(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "webhook.hcl")
-	if err := os.WriteFile(file, []byte(`webhook { url = "http://127.0.0.1:1/" }`), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	write(t, file, `webhook { url = "http://127.0.0.1:1/" }`)
 	good := Endpoint{URL: "http://127.0.0.1:1/", Events: everything()}
 	dir, letters := t.TempDir(), filepath.Join(t.TempDir(), "dead.jsonl")
 	durable := good
