@@ -27,7 +27,7 @@ type EndpointStats struct {
 	Forwarded uint64            `json:"forwarded"` // handed to a stream for other workers
 
 	Waiting      int   `json:"waiting"`       // events in the queue, backoff included
-	WaitingBytes int64 `json:"waiting_bytes"` // what they take
+	WaitingBytes int64 `json:"waiting_bytes"` // what they take, of queue.max_bytes
 	InFlight     int   `json:"in_flight"`     // events of attempts that have begun
 
 	Attempts Attempts `json:"attempts"`

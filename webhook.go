@@ -15,7 +15,8 @@ import (
 	mqtt "github.com/mochi-mqtt/server/v2"
 )
 
-// DefaultDrainTimeout is how long Stop delivers what waits.
+// DefaultDrainTimeout is the default of Options.DrainTimeout and of
+// Deliverer.DrainTimeout.
 const DefaultDrainTimeout = 5 * time.Second
 
 // Options is the configuration that a program gives to a [Hook] with
