@@ -276,3 +276,21 @@ func TestReadAfterReset(t *testing.T) {
 		t.Errorf("read %q, %v; want %q", b[:n], err, disconnect)
 	}
 }
+
+// TestAcksAgain: the broker takes long to read, again and again.
+func TestAcksAgain(t *testing.T) {
+	ackTest(t, 0, func(conn *ackConn, got <-chan string) {
+		for range 3 {
+			write(t, conn, puback1, puback2)
+			time.Sleep(2 * ackDelay)
+			select {
+			case s := <-got:
+				if s != puback1+puback2 {
+					t.Errorf("%q was written", s)
+				}
+			default:
+				t.Fatal("acknowledgements are not written")
+			}
+		}
+	})
+}
