@@ -167,13 +167,24 @@ func mayBeHTTP(b []byte) bool {
 // A headParser takes the head of a reply line by line.
 type headParser struct {
 	reply
-	http10   bool
-	close    bool // Connection: close
-	keep     bool // Connection: keep-alive
-	encoded  bool // has a Transfer-Encoding
-	fields   int  // header lines so far
-	unfolded bool // the last one may not be continued
+	http10  bool
+	close   bool // Connection: close
+	keep    bool // Connection: keep-alive
+	encoded bool // has a Transfer-Encoding
+	fields  int  // header lines so far
+	last    headField
+	after   string // Retry-After, as far as it has come
 }
+
+// A headField is what a header line is to us, and what it is to continue it.
+type headField uint8
+
+const (
+	otherField      headField = iota // nothing
+	framingField                     // where the reply ends: never continued
+	connectionField                  // Connection
+	retryAfterField                  // Retry-After
+)
 
 // parseLine takes a line without its end. It reports whether the head of a
 // final reply is complete; interim replies are skipped.
@@ -225,10 +236,15 @@ func (h *headParser) parseStatus(line []byte) error {
 func (h *headParser) parseField(line []byte) error {
 	h.fields++
 	if line[0] == ' ' || line[0] == '\t' {
-		// A continued line (obs-fold) is nothing to us unless it changes
-		// a field that we read.
-		if h.fields == 1 || h.unfolded || !validValue(line) {
+		// A continued line (obs-fold), which stands for a blank (RFC 9112, 5.2).
+		if h.fields == 1 || h.last == framingField || !validValue(line) {
 			return malformedError("a header line is continued")
+		}
+		switch h.last {
+		case connectionField:
+			h.close = true // whatever it says: that is never wrong
+		case retryAfterField:
+			h.retry(h.after + " " + string(trimBlanks(line)))
 		}
 		return nil
 	}
@@ -236,23 +252,22 @@ func (h *headParser) parseField(line []byte) error {
 	if !ok {
 		return malformedError("a header line is none")
 	}
-	h.unfolded = true
+	h.last = otherField
 	switch len(name) {
 	case len("Connection"):
 		if equalFold(string(name), "Connection") {
+			h.last = connectionField
 			h.close = h.close || hasToken(value, "close")
 			h.keep = h.keep || hasToken(value, "keep-alive")
-			return nil
 		}
 	case len("Retry-After"):
 		if equalFold(string(name), "Retry-After") {
-			if h.status == http.StatusTooManyRequests || h.status == http.StatusServiceUnavailable {
-				h.retryAfter = parseRetryAfter(string(value), time.Now())
-			}
-			return nil
+			h.last = retryAfterField
+			h.retry(string(value))
 		}
 	case len("Content-Length"):
 		if equalFold(string(name), "Content-Length") {
+			h.last = framingField
 			length, ok := parseLength(value)
 			if !ok {
 				return malformedError("the Content-Length is not a number")
@@ -261,17 +276,23 @@ func (h *headParser) parseField(line []byte) error {
 				return malformedError("two lengths")
 			}
 			h.length = length
-			return nil
 		}
 	case len("Transfer-Encoding"):
 		if equalFold(string(name), "Transfer-Encoding") {
+			h.last = framingField
 			h.chunked = !h.encoded && equalFold(string(value), "chunked")
 			h.encoded = true
-			return nil
 		}
 	}
-	h.unfolded = false
 	return nil
+}
+
+// retry takes the value of Retry-After.
+func (h *headParser) retry(value string) {
+	h.after = value
+	if h.status == http.StatusTooManyRequests || h.status == http.StatusServiceUnavailable {
+		h.retryAfter = parseRetryAfter(value, time.Now())
+	}
 }
 
 // finish draws the conclusions from a complete head (RFC 9112, 6.3 and 9.3).

@@ -54,6 +54,7 @@ var replyCases = []struct {
 	{name: "interim replies", reply: "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\nContent-Length: 7\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", status: 200, keep: true},
 	{name: "equal lengths", reply: "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok", status: 200, keep: true},
 	{name: "continued line", reply: "HTTP/1.1 200 OK\r\nX: a\r\n  b\r\n\tc\r\nContent-Length: 2\r\n\r\nok", status: 200, keep: true},
+	{name: "continued Connection", reply: "HTTP/1.1 200 OK\r\nConnection: keep-alive,\r\n close\r\nContent-Length: 2\r\n\r\nok", status: 200},
 	{name: "half a body", reply: "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok", status: 200},
 	{name: "more than the body", reply: "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok!", status: 200},
 	{name: "as long as can be", reply: "HTTP/1.1 200 OK\r\nContent-Length: 9223372036854775807\r\n\r\nok", status: 200},
@@ -148,6 +149,9 @@ func TestReplyReaderRetryAfter(t *testing.T) {
 		{"date", "HTTP/1.1 503 X\r\nRetry-After: " + time.Now().Add(time.Minute).UTC().Format(http.TimeFormat) + "\r\n\r\n", 50 * time.Second, time.Minute},
 		{"other status", "HTTP/1.1 500 X\r\nRetry-After: 7\r\n\r\n", 0, 0},
 		{"of an interim reply", "HTTP/1.1 103 X\r\nRetry-After: 7\r\n\r\nHTTP/1.1 503 X\r\n\r\n", 0, 0},
+		{"seconds on a line of their own", "HTTP/1.1 503 X\r\nRetry-After:\r\n 7\r\n\r\n", 7 * time.Second, 7 * time.Second},
+		{"date over three lines", "HTTP/1.1 503 X\r\nRetry-After: " + strings.Replace(time.Now().Add(time.Minute).UTC().Format(http.TimeFormat), " ", "\r\n\t", 2) + "\r\n\r\n", 50 * time.Second, time.Minute},
+		{"another field behind it continued", "HTTP/1.1 503 X\r\nRetry-After: 7\r\nX: a\r\n 8\r\n\r\n", 7 * time.Second, 7 * time.Second},
 		{"garbage", "HTTP/1.1 503 X\r\nRetry-After: x\r\n\r\n", 0, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -187,7 +191,7 @@ func (s *scriptedReader) Read(p []byte) (int, error) {
 //
 // Refused here, accepted there: versions other than 1.0 and 1.1, statuses
 // below 100, a 101, blanks before the status or in a field name, control
-// characters, continued lines of the fields that matter, heads above 64 KiB.
+// characters, a continued length or coding, heads above 64 KiB.
 func FuzzReply(f *testing.F) {
 	for _, tt := range replyCases {
 		if len(tt.reply) < 5_000 {
