@@ -387,11 +387,11 @@ func TestUnreadableLetters(t *testing.T) {
 
 // TestDeadLettersOf sees the ways in which events end in a dead letter file.
 func TestDeadLettersOf(t *testing.T) {
-	letters := func(t *testing.T, change func(*Endpoint), drain time.Duration, run func(h *Hook), answer func() (*http.Response, error)) []deadLetter {
+	letters := func(t *testing.T, change func(*Endpoint), drain time.Duration, run func(h *Hook), transport roundTripFunc) []deadLetter {
 		t.Helper()
 		path := filepath.Join(t.TempDir(), "dead.jsonl")
 		synctest.Test(t, func(t *testing.T) {
-			h := startHook(t, Options{DrainTimeout: drain, Transport: roundTripFunc(func(*http.Request) (*http.Response, error) { return answer() })},
+			h := startHook(t, Options{DrainTimeout: drain, Transport: transport},
 				func(e *Endpoint) {
 					e.DeadLetter.File, e.Name = path, "audit"
 					change(e)
@@ -425,7 +425,7 @@ func TestDeadLettersOf(t *testing.T) {
 	t.Run("refused", func(t *testing.T) {
 		got := letters(t, func(*Endpoint) {}, time.Minute,
 			func(h *Hook) { h.emit(publishOf("c", "x")) },
-			func() (*http.Response, error) { return answer(422) })
+			func(*http.Request) (*http.Response, error) { return answer(422) })
 		if len(got) != 1 {
 			t.Fatalf("%d letters", len(got))
 		}
@@ -434,7 +434,7 @@ func TestDeadLettersOf(t *testing.T) {
 	t.Run("too many attempts", func(t *testing.T) {
 		got := letters(t, func(e *Endpoint) { e.Retry.MaxAttempts = 3 }, time.Minute,
 			func(h *Hook) { h.emit(publishOf("c", "x")) },
-			func() (*http.Response, error) { return answer(500) })
+			func(*http.Request) (*http.Response, error) { return answer(500) })
 		if len(got) != 1 {
 			t.Fatalf("%d letters", len(got))
 		}
@@ -446,7 +446,7 @@ func TestDeadLettersOf(t *testing.T) {
 			e.Breaker.Failures = -1
 		}, time.Minute,
 			func(h *Hook) { h.emit(publishOf("c", "x")) },
-			func() (*http.Response, error) { return answer(500) })
+			func(*http.Request) (*http.Response, error) { return answer(500) })
 		if len(got) != 1 {
 			t.Fatalf("%d letters", len(got))
 		}
@@ -457,7 +457,7 @@ func TestDeadLettersOf(t *testing.T) {
 			e.Retry.MaxAge, e.Retry.MinBackoff, e.Retry.MaxBackoff = 10*time.Second, 4*time.Second, 4*time.Second
 		}, time.Minute,
 			func(h *Hook) { h.emit(publishOf("c", "x")); time.Sleep(20 * time.Second) },
-			func() (*http.Response, error) { return nil, errors.New("no route") })
+			func(*http.Request) (*http.Response, error) { return nil, errors.New("no route") })
 		if len(got) != 1 {
 			t.Fatalf("%d letters", len(got))
 		}
@@ -472,7 +472,7 @@ func TestDeadLettersOf(t *testing.T) {
 				h.emit(publishOf("c", "behind"))
 				time.Sleep(20 * time.Second)
 			},
-			func() (*http.Response, error) { return answer(500) })
+			func(*http.Request) (*http.Response, error) { return answer(500) })
 		if len(got) != 2 {
 			t.Fatalf("%d letters", len(got))
 		}
@@ -487,12 +487,26 @@ func TestDeadLettersOf(t *testing.T) {
 				}
 				synctest.Wait()
 			},
-			func() (*http.Response, error) { return answer(500) })
+			func(*http.Request) (*http.Response, error) { return answer(500) })
 		if len(got) != 1000 {
 			t.Fatalf("%d letters, want 1000", len(got))
 		}
 		check(t, got[0], 1, 500, "not delivered at shutdown")
 		check(t, got[999], 0, 0, "not delivered at shutdown")
+	})
+	t.Run("shutdown during an attempt", func(t *testing.T) {
+		got := letters(t, func(e *Endpoint) { e.PoolSize = 1 }, -1,
+			func(h *Hook) {
+				h.emit(publishOf("c", "x"))
+				h.emit(publishOf("c", "behind"))
+				time.Sleep(time.Second)
+			},
+			unreachable)
+		if len(got) != 2 {
+			t.Fatalf("%d letters, want 2", len(got))
+		}
+		check(t, got[0], 1, 0, "not delivered at shutdown")
+		check(t, got[1], 0, 0, "not delivered at shutdown")
 	})
 	t.Run("large bodies", func(t *testing.T) {
 		got := letters(t, func(*Endpoint) {}, -1,
@@ -501,7 +515,7 @@ func TestDeadLettersOf(t *testing.T) {
 					h.emit(publishOf("c", string(bytes.Repeat([]byte{'x'}, 300<<10))))
 				}
 			},
-			func() (*http.Response, error) { return answer(500) })
+			func(*http.Request) (*http.Response, error) { return answer(500) })
 		if len(got) != 20 {
 			t.Fatalf("%d letters, want 20", len(got))
 		}

@@ -138,6 +138,8 @@ func (p *pool) judge(jobs []job, out outcome) {
 		r.fate = fateDead
 	case paused:
 		r.paused = true
+	case canceled:
+		r.cut = true
 	case failed, misconfigured:
 		tries := 0
 		for i := range jobs {

@@ -13,6 +13,7 @@ type result struct {
 	backoff time.Duration // of fateRetry
 	alone   bool          // of fateRetry and fateAgain: no batch any more
 	paused  bool          // of fateAgain: after an attempt, which the endpoint put off
+	cut     bool          // of fateAgain: in an attempt, which was canceled
 }
 
 type fate uint8
@@ -153,6 +154,10 @@ func (q *queue) settle(jobs []job) {
 			}
 			if r.fate == fateRetry {
 				l.status = uint16(r.status)
+			}
+			if r.cut { // for its dead letter: the endpoint may have it
+				e.tries += b2u(e.tries < 255)
+				l.status = 0
 			}
 			switch {
 			case j.until != 0: // its backoff goes on
