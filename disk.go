@@ -59,10 +59,15 @@ func openDisk(q *queue, config *Endpoint, log *slog.Logger) (*disk, error) {
 	q.store = d
 	q.counters.known = 1 << 0 // a record may be damaged
 	var corrupt []spool.Ref
+	newer := 0
 	s, found, err := spool.Open(dir, opts, func(ref spool.Ref, rec []byte) {
 		var ev event
 		q.counters.recovered++
-		if decodeRecord(rec, &ev) != nil {
+		switch err := decodeRecord(rec, &ev); {
+		case errors.Is(err, errRecordNewer):
+			newer++
+			return
+		case err != nil:
 			corrupt = append(corrupt, ref)
 			return
 		}
@@ -75,6 +80,10 @@ func openDisk(q *queue, config *Endpoint, log *slog.Logger) (*disk, error) {
 		return nil, fmt.Errorf("queue: %s is in use by another process or endpoint", dir)
 	case err != nil:
 		return nil, fmt.Errorf("queue: %w", err)
+	case newer > 0: // what is done with the others could not be undone
+		_ = s.Close()
+		return nil, fmt.Errorf("queue: %s holds %d events of a newer version of this package: "+
+			"start that one again, or move the folder away", dir, newer)
 	}
 	for _, ref := range corrupt {
 		s.Done(ref)

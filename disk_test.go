@@ -20,6 +20,8 @@ import (
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"github.com/mochi-hooks/webhook/internal/spool"
 )
 
 // diskConfig is the configuration of one endpoint with a disk queue.
@@ -244,6 +246,65 @@ func TestDiskCorruptRecord(t *testing.T) {
 			t.Errorf("log:\n%s", log.String())
 		}
 	})
+}
+
+// TestDiskNewerRecords starts with a queue in which a newer version has left events
+// that this one cannot read: all of it stays for that one.
+func TestDiskNewerRecords(t *testing.T) {
+	dir := t.TempDir()
+	folder := filepath.Join(dir, "audit")
+	h := startDisk(t, diskConfig(dir, nil), Options{Transport: unreachable, DrainTimeout: -1}, slog.New(slog.DiscardHandler))
+	h.emit(publishOf("c", "x"))
+	_ = h.Stop()
+	var recs []string // that are in the folder
+	open := func() *spool.Spool {
+		recs = nil
+		s, _, err := spool.Open(folder, spool.Options{}, func(_ spool.Ref, rec []byte) { recs = append(recs, string(rec)) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	s := open()
+	marked := appendRecord(nil, &event{kind: kindPublish, client: "c", extra: &extra{marks: marksEnd}})
+	for _, rec := range []string{recs[0], "\x02newer", string(marked)} {
+		if _, err := s.Append([]byte(rec)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := append(recs, recs[0], "\x02newer", string(marked))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(err error) {
+		t.Helper()
+		if want := folder + " holds 2 events of a newer version"; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want an error with %q", err, want)
+		}
+		if err := open().Close(); err != nil || !slices.Equal(recs, want) {
+			t.Errorf("%q are left, %v; want %q", recs, err, want)
+		}
+	}
+	for range 2 {
+		refused(new(Hook).Init(&Options{Config: diskConfig(dir, nil), Transport: unreachable}))
+	}
+
+	got := newCollector()
+	cfg := diskConfig(dir, nil)
+	other := cfg.Endpoints[0]
+	other.Name, other.Queue = "other", Queue{}
+	h = startDisk(t, &Config{Endpoints: []Endpoint{other}}, Options{Transport: got}, slog.New(slog.DiscardHandler))
+	other.Events = rulesFor(OnClientConnected)
+	refused(h.Reload(&Config{Endpoints: append(cfg.Endpoints, other)}))
+	h.emit(publishOf("c", "goes on"))
+	got.wait(t, 1)
+
+	if err := os.Rename(folder, folder+".away"); err != nil {
+		t.Skip(err)
+	}
+	if err := h.Reload(&Config{Endpoints: append(cfg.Endpoints, other)}); err != nil {
+		t.Errorf("with the folder moved away: %v", err)
+	}
 }
 
 // TestDiskOverflow fills disk queues whose endpoint is down.

@@ -21,7 +21,8 @@ import (
 //
 // Texts and numbers stand in the order of their bits. A field that is zero has
 // no bit, so there is one record for an event. New fields take new bits, at the
-// end of their group; a reader that does not know a bit refuses the record.
+// end of their group; a reader that does not know a bit, or a mark or lane, refuses
+// the record.
 const (
 	recordVersion = 1
 	recordHeader  = 2 + 4 + len(eventID{})
@@ -206,7 +207,7 @@ func decodeRecord(rec []byte, ev *event) error {
 	ev.keepalive = uint16(r.number(bitKeepalive, math.MaxUint16))
 	ev.protoVer = byte(r.number(bitProtoVer, math.MaxUint8))
 	ev.qos = byte(r.number(bitQoS, 3))
-	ev.lane = laneKind(r.number(bitLane, uint64(laneConn)))
+	ev.lane = laneKind(r.number(bitLane, math.MaxUint8))
 	if ev.extra != nil {
 		r.extraNumbers(ev.extra)
 	}
@@ -216,6 +217,10 @@ func decodeRecord(rec []byte, ev *event) error {
 		return fmt.Errorf("%w: field %d", errRecordCorrupt, r.bad-1)
 	case len(r.rest) > 0:
 		return fmt.Errorf("%w: %d bytes left over", errRecordCorrupt, len(r.rest))
+	case ev.lane > laneConn:
+		return fmt.Errorf("%w: lane %d", errRecordNewer, ev.lane)
+	case ev.extra != nil && ev.extra.marks >= marksEnd:
+		return fmt.Errorf("%w: marks %#x", errRecordNewer, ev.extra.marks)
 	}
 	return nil
 }
@@ -285,7 +290,7 @@ func (r *recordReader) extraNumbers(x *extra) {
 	x.seq = r.number(firstExtraNum, math.MaxUint64)
 	x.packetID = uint16(r.number(firstExtraNum+1, math.MaxUint16))
 	x.code = uint16(r.number(firstExtraNum+2, 1<<8))
-	x.marks = marks(r.number(firstExtraNum+3, uint64(marksEnd)-1))
+	x.marks = marks(r.number(firstExtraNum+3, math.MaxUint16))
 	x.subID = uint32(r.number(firstExtraNum+4, math.MaxUint32))
 	x.connectedAt = int64(r.number(firstExtraNum+5, math.MaxUint64))
 }

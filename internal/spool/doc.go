@@ -108,4 +108,7 @@
 // wrong it tries every multiple of 8 from there, so one flipped bit costs one
 // record. What follows a segment's last good record is a torn tail and is cut
 // off. Recovered segments are not appended to: each Open begins a new one.
+//
+// No file has a version: another format must have other suffixes. Files whose
+// names are not of this form stay as they are.
 package spool
