@@ -2,7 +2,10 @@ package spool
 
 import (
 	"errors"
+	"fmt"
+	"math"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -272,6 +275,81 @@ func TestRoomWhileSyncing(t *testing.T) {
 	})
 }
 
+// A slowWriteFS is a file system whose writes take their time.
+type slowWriteFS struct {
+	*crashFS
+	delay atomic.Int64 // a time.Duration
+}
+
+func (f *slowWriteFS) open(name string, flag int) (file, error) {
+	inner, err := f.crashFS.open(name, flag)
+	if err != nil {
+		return nil, err
+	}
+	return &slowWriteFile{inner, f}, nil
+}
+
+type slowWriteFile struct {
+	file
+	fs *slowWriteFS
+}
+
+func (f *slowWriteFile) WriteAt(b []byte, off int64) (int, error) {
+	time.Sleep(time.Duration(f.fs.delay.Load()))
+	return f.file.WriteAt(b, off)
+}
+
+// TestDoneDuringSlowWrite has a full buffer whose records are done while a disk that
+// failed is written to again: what comes then does not get the memory that is being
+// written.
+func TestDoneDuringSlowWrite(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *crashFS) {
+		slow := &slowWriteFS{crashFS: c}
+		s, _, _ := mustOpen(t, "d", Options{fs: slow, bufferSize: 1 << 20})
+		c.with(func() { c.full = true })
+		refs := []Ref{add(t, s, "x")}
+		time.Sleep(time.Second)
+		long := strings.Repeat("x", 10000)
+		for {
+			ref, err := s.Append([]byte(long))
+			if errors.Is(err, ErrBehind) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			refs = append(refs, ref)
+		}
+		c.with(func() { c.full = false })
+		slow.delay.Store(int64(time.Second))
+		time.Sleep(retryDelay + time.Second/2) // the write is under way
+		if s.Err() == nil {
+			t.Fatal("the disk does not fail any more")
+		}
+		for _, ref := range refs {
+			s.Done(ref)
+		}
+		var kept []string
+		for i := range 200 {
+			rec := fmt.Sprintf("%d %s", i, long)
+			if _, err := s.Append([]byte(rec)); err == nil {
+				kept = append(kept, rec)
+			} else if !errors.Is(err, ErrBehind) {
+				t.Fatal(err)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		time.Sleep(time.Minute)
+		if err := s.Err(); err != nil || len(kept) < 100 {
+			t.Errorf("%d records were taken, %v", len(kept), err)
+		}
+		if got := survivors(t, c); !slices.Equal(got, kept) {
+			t.Errorf("%d records are durable, want the %d that are not done", len(got), len(kept))
+		}
+		mustClose(t, s)
+	})
+}
+
 // A logsFS is a file system that has room for so many segments.
 type logsFS struct {
 	*crashFS
@@ -315,4 +393,69 @@ func TestDurableInPart(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A badSyncFS is a file system on which segments from a number on cannot be synced.
+type badSyncFS struct {
+	*crashFS
+	from atomic.Uint64
+}
+
+func (f *badSyncFS) open(name string, flag int) (file, error) {
+	inner, err := f.crashFS.open(name, flag)
+	if err != nil {
+		return nil, err
+	}
+	i, _, _ := parseName(filepath.Base(name))
+	return &badSyncFile{inner, f, i.seq}, nil
+}
+
+type badSyncFile struct {
+	file
+	fs  *badSyncFS
+	seq uint64
+}
+
+func (f *badSyncFile) Sync() error {
+	if f.seq >= f.fs.from.Load() {
+		return errIO
+	}
+	return f.file.Sync()
+}
+
+// TestDurableNames makes two files, the second of which cannot be synced: the content
+// of the first one is durable, but not its name.
+func TestDurableNames(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *crashFS) {
+		bad := &badSyncFS{crashFS: c}
+		s, _, _ := mustOpen(t, "d", Options{fs: bad, segmentSize: 16 << 10})
+		var refs []Ref
+		for range 40 { // two segments
+			refs = append(refs, add(t, s, strings.Repeat("x", 700)))
+		}
+		bad.from.Store(refs[39].seq())
+		synced := func() (n int) {
+			for n < len(refs) && refs[n] <= s.Synced() {
+				n++
+			}
+			return n
+		}
+		for range 3 {
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if got := len(survivors(t, c)); synced() > got {
+				t.Fatalf("%d records are said to be synced, %d are", synced(), got)
+			}
+		}
+		if err := s.Err(); !errors.Is(err, errIO) {
+			t.Errorf("got %v, want %v", err, errIO)
+		}
+		bad.from.Store(math.MaxUint64)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if synced() != 40 || len(survivors(t, c)) != 40 {
+			t.Errorf("%d are said to be synced, %d are, want 40", synced(), len(survivors(t, c)))
+		}
+		mustClose(t, s)
+	})
 }

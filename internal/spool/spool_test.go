@@ -504,3 +504,30 @@ func TestOpenFilesAreBounded(t *testing.T) {
 		t.Errorf("%d files open, want %d", n, maxFiles)
 	}
 }
+
+// TestOtherFilesStay opens a folder with files of names that are not the spool's, as
+// another format would have.
+func TestOtherFilesStay(t *testing.T) {
+	dir := t.TempDir()
+	s, _, _ := mustOpen(t, dir, Options{})
+	add(t, s, "x")
+	mustClose(t, s)
+	name := strings.TrimSuffix(logs(t, dir)[0], logSuffix)
+	others := []string{name + ".log2", name + "0.log", filepath.Join(dir, "notes.txt")}
+	for _, other := range others {
+		if err := os.WriteFile(other, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, got, r := mustOpen(t, dir, Options{})
+	if len(got) != 1 || r.Lost != 0 || r.TornBytes != 0 {
+		t.Errorf("got %v, %+v", got, r)
+	}
+	s.Done(got[0].ref)
+	mustClose(t, s)
+	for _, other := range others {
+		if b, err := os.ReadFile(other); err != nil || string(b) != "x" {
+			t.Errorf("%s: got %q, %v", other, b, err)
+		}
+	}
+}
