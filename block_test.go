@@ -353,6 +353,35 @@ func TestReloadEndsWaiting(t *testing.T) {
 	}
 }
 
+// TestReloadMakesRoomForAllThatWait has publishes that wait for room, and a reload
+// that gives them some, and a timeout that is over for all of them: none is dropped.
+func TestReloadMakesRoomForAllThatWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const publishes = 50
+		config := func(capacity int, timeout time.Duration) *Config {
+			return allPublishes("http://127.0.0.1:1/", func(e *Endpoint) {
+				e.PoolSize, e.Queue = 1, Queue{Capacity: capacity, Overflow: Block, BlockTimeout: timeout}
+				e.Retry = Retry{MinBackoff: 2 * time.Hour, MaxBackoff: 2 * time.Hour, MaxAge: -1}
+			})
+		}
+		h := runHook(t, &Options{DrainTimeout: -1, Transport: unreachable, Config: config(1, time.Hour)})
+		h.emit(publishOf("c", "first"))
+		synctest.Wait()
+		cl := hotClients(1)[0]
+		for range publishes {
+			go h.OnPublished(cl, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish}, TopicName: "t"})
+		}
+		time.Sleep(10 * time.Minute)
+		if err := h.Reload(config(2*publishes, time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if s := h.Stats().Endpoints["default"]; s.Waiting != publishes+1 || len(s.Dropped) > 0 {
+			t.Errorf("%d wait, dropped %v; want %d, none", s.Waiting, s.Dropped, publishes+1)
+		}
+	})
+}
+
 // TestBlockSparesTheProgram has a queue that is full, and publishes that wait for
 // nothing: those of the program itself, and wills.
 func TestBlockSparesTheProgram(t *testing.T) {

@@ -24,8 +24,8 @@ func (p *patience) begin() {
 
 // A waiter is a publish that waits for room.
 type waiter struct {
-	until time.Time     // when its time is over
-	room  chan struct{} // holds one: a wake-up must not be lost while the waiter is about to wait
+	patience *patience
+	room     chan struct{} // holds one: a wake-up must not be lost while the waiter is about to wait
 }
 
 func (w *waiter) wake() {
@@ -114,7 +114,7 @@ func (q *queue) blocks() bool { return q.limits.queue.Overflow == Block && q.lim
 func (q *queue) waitForRoom(p *patience, admit func() dropReason) (reason dropReason) {
 	p.begin()
 	most := q.waitsFor(p)
-	w := &waiter{until: time.Now().Add(most), room: make(chan struct{}, 1)}
+	w := &waiter{patience: p, room: make(chan struct{}, 1)}
 	timer := time.NewTimer(most)
 	defer timer.Stop()
 	q.blocked = append(q.blocked, w)
@@ -132,7 +132,7 @@ func (q *queue) waitForRoom(p *patience, admit func() dropReason) (reason dropRe
 			}
 		}
 		left := q.waitsFor(p)
-		if left <= 0 && (q.blocked[0] == w || q.blocks() && time.Now().Before(q.blocked[0].until)) {
+		if left <= 0 && (q.blocked[0] == w || q.waitsFor(q.blocked[0].patience) > 0) {
 			break
 		}
 		// Where the first leaves too, because its time is over or a reload has
