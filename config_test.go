@@ -473,6 +473,8 @@ func TestRanges(t *testing.T) {
 		{"CRLF", "webhook {\r\nurl=\"http://h\"\r\npool_size = 0\r\n}\r\n", "3,13,39", "3,14,40"},
 		{"byte order mark", "\ufeffwebhook {pool_size=0, url=\"http://h\" }", "1,20,22", "1,21,23"},
 		{"inside a template", "webhook {url=\"http://é${x}\"}", "1,25,25", "1,26,26"},
+		{"inside a template of JSON", `{"webhook": {"url": "http:\/\/é${ \"\\\\${ env(\"WEBHOOK_TEST_UNSET\") }\" }"}}`, "1,44,44", "1,71,71"},
+		{"behind a template of JSON", `{"webhook": {"url": "http://${\"h\"}", "pool_size": 0}}`, "1,53,52", "1,54,53"},
 		{"several lines", "webhook {url=\"http://h\"\nevents = [\n5]\n}", "3,1,35", "3,2,36"},
 	}
 	for _, test := range tests {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -77,20 +78,56 @@ func (d *decoder) scalar(n *node, want string) (scalar, bool) {
 		d.problem(n.span, "Expression too long", "A value with functions or a template is at most 64 KiB long.")
 		return scalar{}, false
 	}
-	expr, diags := hclsyntax.ParseExpression(text, "", hcl.Pos{Line: 1, Column: 1, Byte: n.start})
+	x := expression{node: n, text: text}
+	if n.escaped {
+		inside, at, _ := plainTemplate(text[1 : len(text)-1])
+		x.text, x.at = slices.Concat(text[:1], inside, text[:1]), at
+	}
+	expr, diags := hclsyntax.ParseExpression(x.text, "", hcl.Pos{Line: 1, Column: 1})
 	if diags.HasErrors() {
-		d.problem(d.within(n, diags), "Invalid expression", `The value cannot be understood. Inside a string \" is a quote, \\ a backslash, $${ a literal ${ and %%{ a literal %{.`)
+		d.problem(x.within(diags), "Invalid expression", `The value cannot be understood. Inside a string \" is a quote, \\ a backslash, $${ a literal ${ and %%{ a literal %{.`)
 		return scalar{}, false
 	}
-	if !d.understood(expr) {
+	if !d.understood(x, expr) {
 		return scalar{}, false
 	}
-	return d.eval(n, expr)
+	return d.eval(x, expr)
+}
+
+// An expression is a node whose value HCL reads.
+type expression struct {
+	*node
+	text []byte // as HCL writes it
+	at   []int  // where each byte inside its quotes comes from, counted from the first, unless as it is
+}
+
+// spanOf returns where in the file a part of the expression is.
+func (x *expression) spanOf(r hcl.Range) span {
+	place := func(off int) int {
+		if x.at == nil || off == 0 {
+			return x.start + off
+		}
+		if off > len(x.at) {
+			return x.end
+		}
+		return x.start + 1 + x.at[off-1]
+	}
+	return span{place(r.Start.Byte), place(r.End.Byte)}
+}
+
+// within returns where in the expression the first of diags is.
+func (x *expression) within(diags hcl.Diagnostics) span {
+	if at := diags[0].Subject; at != nil {
+		if s := x.spanOf(*at); x.start <= s.start && s.start < s.end && s.end <= x.end {
+			return s
+		}
+	}
+	return x.span
 }
 
 // understood reports every variable and every function that there is not, and
 // numbers that would take a gigabyte to write out.
-func (d *decoder) understood(expr hclsyntax.Expression) bool {
+func (d *decoder) understood(whole expression, expr hclsyntax.Expression) bool {
 	const mostBits = 1024
 	known := true
 	_ = hclsyntax.VisitAll(expr, func(x hclsyntax.Node) hcl.Diagnostics {
@@ -98,7 +135,7 @@ func (d *decoder) understood(expr hclsyntax.Expression) bool {
 		case *hclsyntax.FunctionCallExpr:
 			if x.Name != "env" && x.Name != "file" {
 				known = false
-				d.problem(spanOf(x.NameRange), "Unknown function", `The functions are env("NAME") and file("path").`)
+				d.problem(whole.spanOf(x.NameRange), "Unknown function", `The functions are env("NAME") and file("path").`)
 			}
 		case *hclsyntax.LiteralValueExpr:
 			if x.Val.Type() != cty.Number {
@@ -106,31 +143,30 @@ func (d *decoder) understood(expr hclsyntax.Expression) bool {
 			}
 			if n := x.Val.AsBigFloat(); n.IsInf() || n.MantExp(nil) > mostBits {
 				known = false
-				d.problem(spanOf(x.SrcRange), "Value out of range", "The number is too large.")
+				d.problem(whole.spanOf(x.SrcRange), "Value out of range", "The number is too large.")
 			}
 		}
 		return nil
 	})
 	for _, v := range expr.Variables() {
 		known = false
-		d.problem(spanOf(v.SourceRange()), "Unknown variable", `There are no variables. Text is written in double quotes, an environment variable env("NAME"), and a literal ${ inside quotes $${.`)
+		d.problem(whole.spanOf(v.SourceRange()), "Unknown variable", `There are no variables. Text is written in double quotes, an environment variable env("NAME"), and a literal ${ inside quotes $${.`)
 	}
 	return known
 }
 
 // eval evaluates an expression in which all names are known. Where it can,
 // it avoids cty, which brings strings into Unicode's normal form.
-func (d *decoder) eval(n *node, expr hclsyntax.Expression) (scalar, bool) {
+func (d *decoder) eval(whole expression, expr hclsyntax.Expression) (scalar, bool) {
 	switch x := expr.(type) {
 	case *hclsyntax.ParenthesesExpr:
-		return d.eval(n, x.Expression)
+		return d.eval(whole, x.Expression)
 	case *hclsyntax.TemplateWrapExpr:
-		return d.eval(n, x.Wrapped)
+		return d.eval(whole, x.Wrapped)
 	case *hclsyntax.TemplateExpr:
-		return d.template(n, x)
+		return d.template(whole, x)
 	case *hclsyntax.LiteralValueExpr:
-		at := spanOf(x.SrcRange)
-		raw, ok := literal(d.src[at.start:at.end])
+		raw, ok := literal(x.SrcRange.SliceBytes(whole.text))
 		if ok && x.Val.Type() == cty.String && x.Val.AsString() == cty.NormalizeString(raw) {
 			return scalar{kind: stringScalar, text: raw}, true
 		}
@@ -138,7 +174,7 @@ func (d *decoder) eval(n *node, expr hclsyntax.Expression) (scalar, bool) {
 		if len(x.Args) != 1 || x.ExpandFinal {
 			break
 		}
-		arg, ok := d.eval(n, x.Args[0])
+		arg, ok := d.eval(whole, x.Args[0])
 		if !ok {
 			return scalar{}, false
 		}
@@ -147,7 +183,7 @@ func (d *decoder) eval(n *node, expr hclsyntax.Expression) (scalar, bool) {
 		}
 		text, err := d.call(x.Name, arg.text, !arg.computed)
 		if err != nil {
-			d.problem(spanOf(x.Range()), err.summary, err.text)
+			d.problem(whole.spanOf(x.Range()), err.summary, err.text)
 			return scalar{}, false
 		}
 		return scalar{kind: stringScalar, text: text, computed: true}, true
@@ -160,7 +196,7 @@ func (d *decoder) eval(n *node, expr hclsyntax.Expression) (scalar, bool) {
 		if extra, ok := hcl.DiagnosticExtra[hclsyntax.FunctionCallDiagExtra](diags[0]); ok {
 			_ = errors.As(extra.FunctionCallError(), &err)
 		}
-		d.problem(d.within(n, diags), err.summary, err.text)
+		d.problem(whole.within(diags), err.summary, err.text)
 		return scalar{}, false
 	}
 	_, literal := expr.(*hclsyntax.LiteralValueExpr)
@@ -178,11 +214,11 @@ func (d *decoder) eval(n *node, expr hclsyntax.Expression) (scalar, bool) {
 }
 
 // template evaluates a string with interpolations.
-func (d *decoder) template(n *node, x *hclsyntax.TemplateExpr) (scalar, bool) {
+func (d *decoder) template(whole expression, x *hclsyntax.TemplateExpr) (scalar, bool) {
 	var text strings.Builder
 	good, computed := true, false
 	for _, part := range x.Parts {
-		s, ok := d.eval(n, part)
+		s, ok := d.eval(whole, part)
 		good = good && ok
 		computed = computed || s.computed
 		switch s.kind {
@@ -195,24 +231,12 @@ func (d *decoder) template(n *node, x *hclsyntax.TemplateExpr) (scalar, bool) {
 		default:
 			if ok {
 				good = false
-				d.problem(spanOf(part.Range()), "Invalid expression", "Only a string, a number or a boolean can be part of a string.")
+				d.problem(whole.spanOf(part.Range()), "Invalid expression", "Only a string, a number or a boolean can be part of a string.")
 			}
 		}
 	}
 	return scalar{kind: stringScalar, text: text.String(), computed: computed}, good
 }
-
-// within returns where in n the first of diags is.
-func (d *decoder) within(n *node, diags hcl.Diagnostics) span {
-	if at := diags[0].Subject; at != nil {
-		if s := spanOf(*at); n.start <= s.start && s.start < s.end && s.end <= n.end {
-			return s
-		}
-	}
-	return n.span
-}
-
-func spanOf(r hcl.Range) span { return span{r.Start.Byte, r.End.Byte} }
 
 // function is call for expressions that HCL evaluates itself.
 func (d *decoder) function(name string) function.Function {

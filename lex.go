@@ -118,8 +118,14 @@ func isNumber(text []byte) bool {
 // its line at the latest; only inside ${…} and %{…} may it go on, and only if
 // it is closed after that.
 func (r *reader) quoted(off int) (end int, closed bool) {
+	r.escaped = false
 	if end := r.closing(off+1, 0); end >= 0 {
 		return end, true
+	}
+	if r.escaped {
+		if end := r.closingJSON(off + 1); end >= 0 {
+			return end, true
+		}
 	}
 	end = r.lineEnd(off)
 	if r.src[end-1] == '\r' {
@@ -185,6 +191,11 @@ func (r *reader) balanced(off int, closing byte, depth int) (end int, ok bool) {
 			if off = r.closing(off+1, depth+1); off < 0 {
 				return off, false
 			}
+		case '\\':
+			if r.escaped = closing == '}' && r.at(off+1) == '"'; r.escaped {
+				return off, false // in HCL, a mistake whatever follows
+			}
+			off++
 		case '#', '/':
 			off = max(off+1, r.comment(off))
 		default:

@@ -25,6 +25,7 @@ type node struct {
 	kind nodeKind
 	span
 	braces  bool // of an object: it has its own braces, not only dotted names
+	escaped bool // of a string: quotes inside its ${…} and %{…} have a backslash, as in JSON
 	members []*member
 	index   map[string]*member // members by name in lower case
 	items   []*node
@@ -127,6 +128,7 @@ type reader struct {
 
 	lineValue  int  // start of the first value on the current line, or -1
 	noComments bool // no */ follows, so /* opens nothing
+	escaped    bool // the last string has a quote with a backslash inside ${…} or %{…}
 }
 
 func syntaxError(at span, summary, detail string) *problem {
@@ -235,7 +237,7 @@ func (r *reader) name() (*member, *problem) {
 		end, closed := r.quoted(r.off)
 		m.end = end
 		if !closed {
-			return nil, unclosedString(m.span)
+			return nil, r.unclosedString(m.span)
 		}
 		name, ok := literal(r.src[m.start+1 : m.end-1])
 		if !ok {
@@ -318,9 +320,9 @@ func (r *reader) value() (*node, *problem) {
 		return r.list()
 	case '"':
 		end, closed := r.quoted(r.off)
-		n.end = end
+		n.end, n.escaped = end, r.escaped
 		if !closed {
-			return nil, unclosedString(n.span)
+			return nil, r.unclosedString(n.span)
 		}
 	default:
 		n.end = r.bare(r.off)
@@ -414,6 +416,9 @@ func (r *reader) unexpected() *problem {
 	return syntaxError(at, "Unexpected text", "A newline, a comma or a blank separates one setting from the next, and text is written in double quotes, with \\\" for a quote inside.")
 }
 
-func unclosedString(at span) *problem {
+func (r *reader) unclosedString(at span) *problem {
+	if r.escaped {
+		return syntaxError(at, "Unclosed string", "Inside ${ } quotes are written without a backslash, or all of them with one, as in JSON.")
+	}
 	return syntaxError(at, "Unclosed string", "A string ends with a quote on its own line. Inside it \\\" is a quote, \\\\ a backslash, $${ a literal ${ and %%{ a literal %{.")
 }
