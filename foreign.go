@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"bytes"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -224,11 +225,20 @@ func (f *foreign) opensBrace() bool {
 	return last == '{'
 }
 
+// otherKey is a key of a web hook as EMQX 4 has it, and NanoMQ had it, at the
+// beginning of a line.
+var otherKey = regexp.MustCompile(`(?mi)^(?:\x{feff})?[ \t]*(web\.hook\.[\w.-]+)`)
+
 // nothing is the error for a file without a section.
 func (f *foreign) nothing() problem {
 	p := problem{
 		summary: "No webhook section",
 		detail:  "Nothing outside of other sections begins with the word webhook. Write webhook { url = \"http://…\", events = [ { event = \"on_message_publish\" } ] }. An include is not followed.",
+	}
+	if key := otherKey.FindSubmatchIndex(f.src); key != nil {
+		p.span = span{key[2], key[3]}
+		p.detail = `The keys that begin with web.hook. are those of EMQX 4 and of old NanoMQ, and are not read. Write web.hook.url as url in webhook { … }, web.hook.headers.NAME as headers.NAME, and web.hook.rule.message.publish.1 = {"action": "on_message_publish", "topic": "a/#"} as { event = "on_message_publish", topic = "a/#" } in events = [ … ]. The README has the others under "Moving over".`
+		return p
 	}
 	if bytes.HasPrefix(f.src, []byte("\xff\xfe")) || bytes.HasPrefix(f.src, []byte("\xfe\xff")) || bytes.IndexByte(f.src, 0) >= 0 {
 		p.summary, p.detail = "Invalid character", "The file has to be UTF-8; this one looks like UTF-16, UTF-32 or no text at all."

@@ -103,6 +103,30 @@ func TestNoSection(t *testing.T) {
 	}
 }
 
+// TestOtherKeys: a file of EMQX 4, or of a NanoMQ that had its keys, says where they are.
+func TestOtherKeys(t *testing.T) {
+	const rule = "web.hook.rule.client.connack.1 = {\"action\": \"on_client_connack\"}\n"
+	for _, test := range []struct{ name, src, want string }{
+		{"EMQX 4", "## a\n#web.hook.url = x\n\n  web.hook.url = http://u:s3cret@h/\nweb.hook.headers.token = s3cret\n" + rule, "4,3-15"},
+		{"NanoMQ", "web.hook.enable=true\n" + rule, "1,1-16"},
+		{"byte order mark, letter case", "\ufeffWEB.hook.url=x", "1,1-13"},
+		{"CRLF", "a = 5\r\nweb.hook.body.encoding_of_payload_field=plain\r\n", "2,1-40"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			wantErrorAt(t, test.src, test.want)
+			_, text, err := printed(t, test.src)
+			if !strings.Contains(text, "No webhook section") || !strings.Contains(text, "begin with web.hook.") {
+				t.Errorf("%q: %s", test.src, text)
+			}
+			noSecret(t, err, text, "s3cret")
+		})
+	}
+	for _, src := range []string{"#web.hook.url = x", "a.web.hook.url = x", "web.hook", "web-hook.url = x"} {
+		wantErrorAt(t, src, "1,1-1")
+	}
+	wantErrorAt(t, rule+sample, "")
+}
+
 // wantErrorAt checks that a file has one error, in a range, or with "" none.
 func wantErrorAt(t *testing.T, src, want string) {
 	t.Helper()
