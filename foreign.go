@@ -18,7 +18,8 @@ type foreign struct {
 	around bool // there is an open brace around the whole file
 
 	headless span     // a webhook alone on its line, behind which a section may begin without its brace
-	before   *section // nil for none that is whole in its own braces
+	before   *section // nil for none that is whole in its own braces, or a block of one (webhook.tls { … })
+	names    []string // of the settings that those braces may have in them
 	closed   int      // where its closing brace is
 	lost     span     // the first of its settings that is behind that
 }
@@ -126,11 +127,31 @@ func (f *foreign) surplus() {
 // sectionNames are those of what a section may have.
 var sectionNames = keysOf(endpointSettings)
 
+// namesIn returns those of what a block of a section may have; an empty path is the
+// section.
+func namesIn(path []*member) []string {
+	block := ""
+	for _, m := range path {
+		block = settingKey(block, m.name) + "."
+	}
+	var names []string
+	for _, key := range sectionNames {
+		if name, ok := strings.CutPrefix(key, block); ok {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // introduces reports whether the word, which ends at off, begins a section.
 func (f *foreign) introduces(word []byte, off int) bool {
 	name := strings.ToLower(string(word))
 	isSection := name == "webhook"
-	isLost := (f.before != nil || f.headless.end > 0) && f.depth == 0 && f.lost.end == 0 && slices.Contains(sectionNames, name)
+	names := f.names
+	if f.headless.end > 0 {
+		names = sectionNames
+	}
+	isLost := (f.before != nil || f.headless.end > 0) && f.depth == 0 && f.lost.end == 0 && slices.Contains(names, name)
 	if !isSection && !isLost {
 		return false
 	}

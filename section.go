@@ -59,8 +59,8 @@ func (r *reader) sections() []*section {
 		}
 		r.extents = append(r.extents, span{s.start, r.off})
 		text.before, text.closed, text.lost, text.headless = nil, r.off-1, span{}, span{}
-		if p == nil && value.braces && len(path) == 1 {
-			text.before = s
+		if p == nil && value.braces {
+			text.before, text.names = s, namesIn(path[1:])
 		}
 		if s.label != nil {
 			s.body = value
