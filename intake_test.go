@@ -206,6 +206,44 @@ func TestEndOfPartitions(t *testing.T) {
 	})
 }
 
+// TestNewerEvent gives a partition back at an event that only another worker can
+// read, when what is before it has ended, and each time that it comes.
+func TestNewerEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &fakeSource{}
+		w := startIntake(t, defaultEndpoint(), source, func(*request, time.Time, <-chan struct{}) outcome {
+			time.Sleep(time.Second)
+			return outcome{status: 200}
+		})
+		before, newer, behind := messageOf(publishOf("c", "0")), &fakeMessage{data: []byte("\xffnewer")}, messageOf(publishOf("c", "1"))
+		for _, m := range []*fakeMessage{before, newer, behind} {
+			w.intake.Event(7, m)
+		}
+		synctest.Wait()
+		if len(source.resets) > 0 {
+			t.Error("the partition is given back before the event before the newer one has ended")
+		}
+		time.Sleep(2 * time.Second)
+		if want := []int{7}; !slices.Equal(source.resets, want) {
+			t.Fatalf("partitions that were reset: %v, want %v", source.resets, want)
+		}
+		if !isClosed(w.intake.End(7)) {
+			t.Error("the partition has not ended")
+		}
+		w.intake.Event(7, newer) // taken anew
+		w.intake.Event(7, behind)
+		time.Sleep(2 * time.Second)
+		if want := []int{7, 7}; !slices.Equal(source.resets, want) {
+			t.Errorf("partitions that were reset: %v, want %v", source.resets, want)
+		}
+		if !before.isAcked() || newer.isAcked() || behind.isAcked() {
+			t.Error("not the first alone is acknowledged")
+		}
+		checkSum(t, w.endpoint.queue.stats())
+		w.stop(0)
+	})
+}
+
 // TestDamagedEvent does not keep the source waiting.
 func TestDamagedEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
