@@ -13,10 +13,12 @@ import (
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/mochi-hooks/webhook"
+	"github.com/mochi-hooks/webhook/internal/stream"
 )
 
 // client connects a test to NATS.
@@ -244,6 +246,60 @@ func TestDeadLettersFull(t *testing.T) {
 	})
 }
 
+// TestLetterStream keeps letters for people to look at, whoever else has, and each
+// once; a worker works with no stream that does otherwise.
+func TestLetterStream(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t, nil)
+	js := client(t, s.ClientURL())
+	source, _ := startSource(t, s.ClientURL(), s.ClientURL(), 1, newSink())
+	for range 2 {
+		if err := source.DeadLetter(t.Context(), "a", []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dead, err := js.Stream(t.Context(), "MQTT_WEBHOOKS_DEAD")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		reader, err := dead.CreateConsumer(t.Context(), jetstream.ConsumerConfig{AckPolicy: jetstream.AckExplicitPolicy})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := reader.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.DoubleAck(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	info, err := dead.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.State.Msgs != 1 {
+		t.Errorf("%d letters are in the stream, want 1", info.State.Msgs)
+	}
+
+	const other = "OTHER_DEAD"
+	wrong := info.Config
+	wrong.Name, wrong.Subjects, wrong.Retention, wrong.Duplicates = other, []string{other + ".*"}, jetstream.WorkQueuePolicy, time.Second
+	if _, err := js.CreateStream(t.Context(), wrong); err != nil {
+		t.Fatal(err)
+	}
+	cfg := config("http://127.0.0.1:1/", s.ClientURL(), func(e *webhook.Endpoint) { e.Stream.Name = "OTHER" })
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	err = (&webhook.Deliverer{Config: cfg}).Run(ctx)
+	for _, want := range []string{"stream OTHER_DEAD has other settings", "retention is WorkQueue, not Limits", "duplicate_window is 1s, less than 1m0s"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("worker: got %v, want %q", err, want)
+		}
+	}
+}
+
 // TestDeadLettersGone takes the stream of dead letters away: a worker makes it
 // again.
 func TestDeadLettersGone(t *testing.T) {
@@ -407,6 +463,93 @@ func TestLargerThanTheStream(t *testing.T) {
 	}
 }
 
+// TestTooLarge publishes events about as large as the stream and as NATS take
+// them: each is there, or refused for good. One that waited as if there were no
+// room for now would hold its client up until max_age.
+func TestTooLarge(t *testing.T) {
+	t.Parallel()
+	const most, maxPayload = 100 << 10, 200 << 10
+	s := startNATS(t, func(o *server.Options) { o.MaxPayload = maxPayload })
+	js := client(t, s.ClientURL())
+	engine, err := stream.Find("jetstream")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, _ := logger(t, "publisher")
+	publisher := func(name string, maxBytes int64) stream.Publisher {
+		t.Helper()
+		p, err := engine.Publisher(stream.Config{URL: s.ClientURL(), Name: name, Endpoint: strings.Repeat("e", 64), Partitions: 1, Replicas: 1, MaxBytes: maxBytes, Log: log})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(p.Close)
+		return p
+	}
+	publish := func(p stream.Publisher, name string, size int) (err error) {
+		t.Helper()
+		eventually(t, 20*time.Second, func() string { // it may not be connected yet
+			if err := p.Err(); err != nil {
+				return err.Error()
+			}
+			return ""
+		})
+		err = p.Publish(t.Context(), 0, fmt.Sprint(size), make([]byte, size))
+		if refused := new(stream.Refused); err != nil && !errors.As(err, &refused) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+		st, inStream := js.Stream(t.Context(), name)
+		if inStream == nil {
+			inStream = st.Purge(t.Context())
+		}
+		if inStream != nil {
+			t.Fatal(inStream)
+		}
+		return err
+	}
+
+	name := strings.Repeat("S", 64)
+	p := publisher(name, most)
+	for size := most - 800; size < most+50; size += 25 {
+		if err := publish(p, name, size); err != nil && size == most-800 || err == nil && size >= most {
+			t.Errorf("%d bytes in a stream of %d: %v", size, most, err)
+		}
+	}
+	p = publisher("UNBOUND", -1)
+	for size := maxPayload - 400; size < maxPayload+50; size += 25 {
+		if err := publish(p, "UNBOUND", size); err != nil && size == maxPayload-400 || err == nil && size >= maxPayload {
+			t.Errorf("%d bytes of %d that NATS takes: %v", size, maxPayload, err)
+		}
+	}
+}
+
+// TestLetterTooLarge has a stream of dead letters that somebody has forbidden long
+// ones: they are refused for good, and come without their bodies.
+func TestLetterTooLarge(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t, nil)
+	js := client(t, s.ClientURL())
+	source, _ := startSource(t, s.ClientURL(), s.ClientURL(), 1, newSink())
+	dead, err := js.Stream(t.Context(), "MQTT_WEBHOOKS_DEAD")
+	if err != nil {
+		t.Fatal(err)
+	}
+	short := dead.CachedInfo().Config
+	short.MaxMsgSize = 1000
+	if _, err := js.UpdateStream(t.Context(), short); err != nil {
+		t.Fatal(err)
+	}
+	err = source.DeadLetter(t.Context(), "a", make([]byte, 2000))
+	if refused := new(stream.Refused); !errors.As(err, &refused) {
+		t.Errorf("got %v, want one that is refused for good", err)
+	}
+	if err := source.Err(); err != nil {
+		t.Errorf("the source is not well: %v", err)
+	}
+	if err := source.DeadLetter(t.Context(), "a", make([]byte, 500)); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestSharedStream has endpoints in one stream that get the same events, and
 // refuse some.
 func TestSharedStream(t *testing.T) {
@@ -529,6 +672,50 @@ func TestStreamMadeAnew(t *testing.T) {
 	if err := source.Err(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestSubjectsOfAnotherStream has another stream take the subjects: at the start
+// that is a mistake to tell of, later no event is to vanish in it.
+func TestSubjectsOfAnotherStream(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t, nil)
+	js := client(t, s.ClientURL())
+	_, p := startSource(t, s.ClientURL(), s.ClientURL(), 1, newSink())
+	publishOne(t, p, "a")
+	if err := js.DeleteStream(t.Context(), "MQTT_WEBHOOKS"); err != nil {
+		t.Fatal(err)
+	}
+	other, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ALL", Subjects: []string{"MQTT_WEBHOOKS.>"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = p.Publish(t.Context(), 0, "b", []byte("b"))
+	if wrong := new(stream.Misconfigured); !errors.As(err, &wrong) {
+		t.Errorf("got %v, want one that says that the stream is another", err)
+	}
+	info, err := other.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.State.Msgs > 0 {
+		t.Errorf("%d events are in the other stream", info.State.Msgs)
+	}
+
+	cfg := config("http://127.0.0.1:1/", s.ClientURL(), nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := (&webhook.Deliverer{Config: cfg}).Run(ctx); err == nil || !strings.Contains(err.Error(), "subjects overlap") {
+		t.Errorf("worker: got %v, want one about subjects that overlap", err)
+	}
+	eventually(t, 30*time.Second, func() string { // a slow connection is no error of Init
+		h := new(webhook.Hook)
+		err := h.Init(&webhook.Options{Config: cfg})
+		_ = h.Stop()
+		if err == nil || !strings.Contains(err.Error(), "subjects overlap") {
+			return fmt.Sprintf("broker: got %v, want one about subjects that overlap", err)
+		}
+		return ""
+	})
 }
 
 // TestForeignConsumer has a consumer of somebody else on the stream, which keeps
