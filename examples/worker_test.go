@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -22,8 +23,13 @@ var workerEvents = flag.Int("worker.events", 8000, "how many events flow while T
 // startNATS starts a NATS server with JetStream.
 func startNATS(t *testing.T) (url string) {
 	t.Helper()
+	return startNATSAt(t, server.RANDOM_PORT)
+}
+
+func startNATSAt(t *testing.T, port int) (url string) {
+	t.Helper()
 	s, err := server.NewServer(&server.Options{
-		Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true, JetStream: true, StoreDir: t.TempDir(),
+		Host: "127.0.0.1", Port: port, NoLog: true, NoSigs: true, JetStream: true, StoreDir: t.TempDir(),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -187,6 +193,8 @@ func TestWorkerRefuses(t *testing.T) {
 		{"no configuration", nil, 2, "-config is missing"},
 		{"the name of none", []string{"-config", ""}, 2, "-config is missing"},
 		{"an argument", []string{"-config", memory, "x"}, 2, "unexpected argument"},
+		{"a negative time", []string{"-config", memory, "-drain", "-1s"}, 2, "must not be negative"},
+		{"an address that cannot be", []string{"-config", memory, "-stats", "127.0.0.1:x"}, 1, "unknown port"},
 		{"no file", []string{"-config", "nowhere.hcl"}, 1, "Unreadable file"},
 		{"no stream", []string{"-config", memory}, 1, "jetstream"},
 		{"a stream that cannot be", []string{"-config", write(t, fmt.Sprintf("webhook { url = \"http://127.0.0.1:1/\"\n queue { type = jetstream, url = %q, replicas = 3 } }", nats))}, 1, "replicas > 1"},
@@ -198,4 +206,88 @@ func TestWorkerRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWorkerWaits starts a worker before NATS is there: its pages say what it waits
+// for, then that all is well, and what it has delivered.
+func TestWorkerWaits(t *testing.T) {
+	t.Parallel() // it mostly waits
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	_ = l.Close()
+	receiver := newLanes(t, 0)
+	endpoint := func(name, event, stream string) string {
+		return fmt.Sprintf("webhook %s {\n  url = %q\n  events = [{ event = %q }]\n  queue { type = \"jetstream\", url = \"nats://127.0.0.1:%d\", stream = %q, partitions = 4 }\n",
+			name, receiver.URL, event, port, stream)
+	}
+	config := write(t, endpoint("a", "on_message_publish", "EVENTS")+"}\n"+endpoint("b", "on_client_connack", "EVENTS")+"}\n"+
+		endpoint("c", "on_message_publish", "OTHER")+"  enable = false\n}\n")
+	worker := start(t, "worker", "-config", config, "-stats", "127.0.0.1:0", "-metrics", "127.0.0.1:0")
+	stats, metrics := urlOf(t, worker, "stats"), urlOf(t, worker, "metrics")
+	health := strings.TrimSuffix(stats, "/stats") + "/health"
+	worker.stderr.waitLine(t, "waiting for the stream")
+	if status, text := get(t, health); status != http.StatusServiceUnavailable || !strings.Contains(text, `endpoint "a": stream has not been reached`) {
+		t.Errorf("health without NATS: got %d %q, want 503 that says so", status, text)
+	}
+	if got := worker.stdout.String(); got != "" {
+		t.Errorf("stdout without NATS: %q", got)
+	}
+
+	startNATSAt(t, port)
+	worker.stdout.waitLine(t, "delivering from EVENTS")
+	if status, text := get(t, health); status != http.StatusOK || text != "ok\n" {
+		t.Errorf("health: got %d %q, want 200 ok", status, text)
+	}
+	broker, address := listen(t, "broker", "-config", config)
+	const n = 3
+	publish(t, address, "x", "0", "1", "2")
+	var counters struct {
+		Endpoints map[string]struct{ Offered, Delivered int }
+	}
+	for late := time.Now().Add(patience); counters.Endpoints["a"].Delivered < n && time.Now().Before(late); time.Sleep(20 * time.Millisecond) {
+		if _, text := get(t, stats); json.Unmarshal([]byte(text), &counters) != nil {
+			t.Fatalf("stats: %s", text)
+		}
+	}
+	if got := counters.Endpoints["a"]; got.Offered != n || got.Delivered != n || len(counters.Endpoints) != 2 {
+		t.Errorf("stats: %+v", counters)
+	}
+	want := fmt.Sprintf(`mochi_webhook_events_total{endpoint="a",event="on_message_publish",outcome="delivered"} %d`, n)
+	if _, text := get(t, metrics); !strings.Contains(text, want) {
+		t.Errorf("metrics have no %s:\n%s", want, text)
+	}
+	broker.end()
+	worker.end()
+	if got, want := worker.stdout.String(), "delivering from EVENTS\n"; got != want {
+		t.Errorf("stdout: got %q, want %q", got, want)
+	}
+}
+
+// TestWorkerDrain stops workers while an attempt hangs, one that is to wait for it
+// and one that is not: the event is still in the stream for the next.
+func TestWorkerDrain(t *testing.T) {
+	t.Parallel() // it mostly waits
+	e := newEndpoint(t)
+	config := streamConfig(t, e.URL, startNATS(t))
+	_, address := listen(t, "broker", "-config", config)
+	publish(t, address, "a", "0")
+	for _, tt := range []struct {
+		drain       string
+		least, most time.Duration
+	}{{"0", 0, 3 * time.Second}, {"4s", 4 * time.Second, patience}} {
+		worker := start(t, "worker", "-config", config, "-drain", tt.drain)
+		e.next(t)
+		began := time.Now()
+		worker.end()
+		if took := time.Since(began); took < tt.least || took > tt.most {
+			t.Errorf("-drain %s: stopped after %v", tt.drain, took)
+		}
+	}
+	close(e.answer)
+	worker := start(t, "worker", "-config", config)
+	e.next(t)
+	worker.end()
 }
