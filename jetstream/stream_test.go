@@ -292,7 +292,8 @@ func TestLetterStream(t *testing.T) {
 	cfg := config("http://127.0.0.1:1/", s.ClientURL(), func(e *webhook.Endpoint) { e.Stream.Name = "OTHER" })
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	err = (&webhook.Deliverer{Config: cfg}).Run(ctx)
+	log, _ := logger(t, "worker")
+	err = (&webhook.Deliverer{Config: cfg, Log: log}).Run(ctx)
 	for _, want := range []string{"stream OTHER_DEAD has other settings", "retention is WorkQueue, not Limits", "duplicate_window is 1s, less than 1m0s"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("worker: got %v, want %q", err, want)
@@ -704,11 +705,13 @@ func TestSubjectsOfAnotherStream(t *testing.T) {
 	cfg := config("http://127.0.0.1:1/", s.ClientURL(), nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if err := (&webhook.Deliverer{Config: cfg}).Run(ctx); err == nil || !strings.Contains(err.Error(), "subjects overlap") {
+	log, _ := logger(t, "others")
+	if err := (&webhook.Deliverer{Config: cfg, Log: log}).Run(ctx); err == nil || !strings.Contains(err.Error(), "subjects overlap") {
 		t.Errorf("worker: got %v, want one about subjects that overlap", err)
 	}
 	eventually(t, 30*time.Second, func() string { // a slow connection is no error of Init
 		h := new(webhook.Hook)
+		h.SetOpts(log, nil)
 		err := h.Init(&webhook.Options{Config: cfg})
 		_ = h.Stop()
 		if err == nil || !strings.Contains(err.Error(), "subjects overlap") {
