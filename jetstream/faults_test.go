@@ -51,14 +51,18 @@ func TestConnectionsCut(t *testing.T) {
 
 func awaitForwarded(t testing.TB, b *broker, n uint64) {
 	t.Helper()
-	eventually(t, 30*time.Second, func() string {
+	for last, moved := uint64(0), time.Now(); ; time.Sleep(10 * time.Millisecond) {
 		s := b.Stats().Endpoints["orders"]
 		addUp(t, s)
-		if s.Forwarded != n {
-			return fmt.Sprintf("%+v", s)
+		switch {
+		case s.Forwarded == n:
+			return
+		case s.Forwarded != last:
+			last, moved = s.Forwarded, time.Now()
+		case time.Since(moved) > 30*time.Second:
+			t.Fatalf("%+v", s)
 		}
-		return ""
-	})
+	}
 }
 
 // TestWorkerCutOff takes the network from a worker that has half of the
