@@ -24,8 +24,8 @@ func (p *patience) begin() {
 
 // A waiter is a publish that waits for room.
 type waiter struct {
-	patience *patience
-	room     chan struct{} // holds one: a wake-up must not be lost while the waiter is about to wait
+	since time.Time     // that of its patience, which must not come onto the heap for those that do not wait
+	room  chan struct{} // holds one: a wake-up must not be lost while the waiter is about to wait
 }
 
 func (w *waiter) wake() {
@@ -113,8 +113,8 @@ func (q *queue) blocks() bool { return q.limits.queue.Overflow == Block && q.lim
 // own, and one that needs much room would never have it. A reload wakes all.
 func (q *queue) waitForRoom(p *patience, admit func() dropReason) (reason dropReason) {
 	p.begin()
-	most := q.waitsFor(p)
-	w := &waiter{patience: p, room: make(chan struct{}, 1)}
+	most := q.waitsFor(p.since)
+	w := &waiter{since: p.since, room: make(chan struct{}, 1)}
 	timer := time.NewTimer(most)
 	defer timer.Stop()
 	q.blocked = append(q.blocked, w)
@@ -131,8 +131,8 @@ func (q *queue) waitForRoom(p *patience, admit func() dropReason) (reason dropRe
 				break
 			}
 		}
-		left := q.waitsFor(p)
-		if left <= 0 && (q.blocked[0] == w || q.waitsFor(q.blocked[0].patience) > 0) {
+		left := q.waitsFor(w.since)
+		if left <= 0 && (q.blocked[0] == w || q.waitsFor(q.blocked[0].since) > 0) {
 			break
 		}
 		// Where the first leaves too, because its time is over or a reload has
@@ -147,12 +147,12 @@ func (q *queue) waitForRoom(p *patience, admit func() dropReason) (reason dropRe
 	return reason
 }
 
-// waitsFor returns how long a publish may wait yet.
-func (q *queue) waitsFor(p *patience) time.Duration {
+// waitsFor returns how long a publish may wait yet that waits since then.
+func (q *queue) waitsFor(since time.Time) time.Duration {
 	if !q.blocks() {
 		return 0
 	}
-	return q.limits.queue.BlockTimeout - time.Since(p.since)
+	return q.limits.queue.BlockTimeout - time.Since(since)
 }
 
 // wakeBlocked lets the publish that has waited longest look again.
