@@ -25,6 +25,13 @@ type fakeSource struct {
 	letters [][]byte
 }
 
+// reset returns the partitions that were given back.
+func (s *fakeSource) reset() []int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.resets)
+}
+
 func (s *fakeSource) Start(stream.Sink) {}
 
 func (s *fakeSource) DeadLetter(_ context.Context, _ string, line []byte) error {
@@ -117,8 +124,8 @@ func TestNothingOvertakesWhatIsGivenBack(t *testing.T) {
 		if want := []string{"0", "1"}; !slices.Equal(sent, want) {
 			t.Errorf("sent %v, want %v", sent, want)
 		}
-		if want := []int{7}; !slices.Equal(source.resets, want) {
-			t.Errorf("partitions that were reset: %v, want %v", source.resets, want)
+		if want := []int{7}; !slices.Equal(source.reset(), want) {
+			t.Errorf("partitions that were reset: %v, want %v", source.reset(), want)
 		}
 		if !messages[0].isAcked() || messages[1].isAcked() || messages[2].isAcked() {
 			t.Error("not the first alone is acknowledged")
@@ -220,12 +227,12 @@ func TestNewerEvent(t *testing.T) {
 			w.intake.Event(7, m)
 		}
 		synctest.Wait()
-		if len(source.resets) > 0 {
+		if len(source.reset()) > 0 {
 			t.Error("the partition is given back before the event before the newer one has ended")
 		}
 		time.Sleep(2 * time.Second)
-		if want := []int{7}; !slices.Equal(source.resets, want) {
-			t.Fatalf("partitions that were reset: %v, want %v", source.resets, want)
+		if want := []int{7}; !slices.Equal(source.reset(), want) {
+			t.Fatalf("partitions that were reset: %v, want %v", source.reset(), want)
 		}
 		if !isClosed(w.intake.End(7)) {
 			t.Error("the partition has not ended")
@@ -233,8 +240,8 @@ func TestNewerEvent(t *testing.T) {
 		w.intake.Event(7, newer) // taken anew
 		w.intake.Event(7, behind)
 		time.Sleep(2 * time.Second)
-		if want := []int{7, 7}; !slices.Equal(source.resets, want) {
-			t.Errorf("partitions that were reset: %v, want %v", source.resets, want)
+		if want := []int{7, 7}; !slices.Equal(source.reset(), want) {
+			t.Errorf("partitions that were reset: %v, want %v", source.reset(), want)
 		}
 		if !before.isAcked() || newer.isAcked() || behind.isAcked() {
 			t.Error("not the first alone is acknowledged")
@@ -277,8 +284,8 @@ func TestDamagedEvent(t *testing.T) {
 		w.intake.Event(0, again)
 		answer <- errors.New("full")
 		synctest.Wait()
-		if again.isAcked() || !slices.Equal(source.resets, []int{0}) {
-			t.Errorf("without a letter: acknowledged: %v, resets: %v", again.isAcked(), source.resets)
+		if again.isAcked() || !slices.Equal(source.reset(), []int{0}) {
+			t.Errorf("without a letter: acknowledged: %v, resets: %v", again.isAcked(), source.reset())
 		}
 		w.stop(0)
 	})
