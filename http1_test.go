@@ -659,31 +659,36 @@ func TestPostAllocs(t *testing.T) {
 	}
 }
 
+// newSurplusServer starts a server that takes its first request, sends surplus behind
+// the reply, and tells when it has. It refuses all other requests.
+func newSurplusServer(t *testing.T, surplus string, gap, slow time.Duration) (server *rawServer, sent chan bool) {
+	sent = make(chan bool, 1)
+	return newRawServer(t, func(c *rawConn, n int) {
+		for i := 0; ; i++ {
+			if _, err := c.read(); err != nil {
+				return
+			}
+			if n == 1 && i == 0 {
+				_ = c.say(replyOK)
+				time.Sleep(gap)
+				_ = c.say(surplus)
+				sent <- true
+				continue
+			}
+			time.Sleep(slow)
+			_ = c.say(replyText(500, ""))
+		}
+	}), sent
+}
+
 // TestPostSurplus has a server that sends a reply too many, soon or at once, and
 // refuses the next request: that must not be taken for delivered.
 func TestPostSurplus(t *testing.T) {
-	const replyNo = "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
 	for _, gap := range []time.Duration{0, time.Millisecond, 3 * time.Millisecond} {
 		for _, slow := range []time.Duration{0, 50 * time.Millisecond} {
 			t.Run(fmt.Sprint(gap, slow), func(t *testing.T) {
 				checkLeaks(t)
-				sent := make(chan bool, 1)
-				server := newRawServer(t, func(c *rawConn, n int) {
-					for i := 0; ; i++ {
-						if _, err := c.read(); err != nil {
-							return
-						}
-						if n == 1 && i == 0 {
-							_ = c.say(replyOK)
-							time.Sleep(gap)
-							_ = c.say(replyOK)
-							sent <- true
-							continue
-						}
-						time.Sleep(slow)
-						_ = c.say(replyNo)
-					}
-				})
+				server, sent := newSurplusServer(t, replyOK, gap, slow)
 				p := newTestConn(t, Endpoint{URL: server.url()})
 				wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
 				<-sent
@@ -705,22 +710,7 @@ func TestPostSurplusClose(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			checkLeaks(t)
-			sent := make(chan bool, 1)
-			server := newRawServer(t, func(c *rawConn, n int) {
-				for i := 0; ; i++ {
-					if _, err := c.read(); err != nil {
-						return
-					}
-					if n == 1 && i == 0 {
-						_ = c.say(replyOK)
-						time.Sleep(time.Millisecond)
-						_ = c.say(tt.surplus)
-						sent <- true
-						continue
-					}
-					_ = c.say(replyText(500, ""))
-				}
-			})
+			server, sent := newSurplusServer(t, tt.surplus, time.Millisecond, 0)
 			p := newTestConn(t, Endpoint{URL: server.url()})
 			wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
 			<-sent

@@ -3,6 +3,7 @@ package webhook
 import (
 	"bytes"
 	"regexp"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -47,7 +48,7 @@ func plainTemplate(inside []byte) (text []byte, at []int, ok bool) {
 		begin := from[r.off]
 		_, size := utf8.DecodeRune(plain[r.off:])
 		switch end := from[r.off+size]; {
-		case inside[begin] == '\\' && bytes.IndexByte([]byte("\"\\$%\n\r\t"), c) >= 0: // outside of them HCL's own escape
+		case inside[begin] == '\\' && strings.IndexByte("\"\\$%\n\r\t", c) >= 0: // outside of them HCL's own escape
 			for ; begin < end; begin++ {
 				text, at = append(text, inside[begin]), append(at, begin)
 			}
