@@ -122,8 +122,10 @@ func (q *queue) offerWith(ev *event, p *patience) (ref uint64, is admission) {
 	room := recordRoom.Get().(*[]byte)
 	defer recordRoom.Put(room)
 	rec := (*room)[:0]
-	if len(ev.payload) > maxSlot {
-		rec = make([]byte, 0, recordSize(ev))
+	if !ev.isShort() {
+		if size := recordSize(ev); size > maxSlot {
+			rec = make([]byte, 0, size)
+		}
 	}
 	rec = appendRecord(rec, ev)
 	t.size = uint32(len(rec))
