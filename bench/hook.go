@@ -30,7 +30,10 @@ func newHook(args arguments) (*webhook.Hook, error) {
 	if args.Batch {
 		e.Batch.MaxEvents = 100
 		// There are too many for the memory: who publishes waits.
-		e.Queue.Capacity, e.Queue.Overflow, e.Queue.BlockTimeout = args.Capacity, webhook.Block, time.Hour
+		e.Queue.Overflow, e.Queue.BlockTimeout = webhook.Block, time.Hour
+	}
+	if args.Batch || args.Full {
+		e.Queue.Capacity = args.Capacity
 	}
 	if args.Gzip {
 		e.Compression = webhook.Gzip
@@ -99,6 +102,9 @@ func enqueue(args arguments) error {
 		return err
 	}
 	clients := newClients(args.Clients)
+	if args.Full {
+		publishFrom(clients, h, args) // more than there is room for
+	}
 	m := startMeter()
 	publishFrom(clients, h, args)
 	o := m.outcome(args.Events)

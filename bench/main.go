@@ -197,11 +197,11 @@ func plan() []*table {
 	}
 	for _, n := range []int{1, 1000, 100000} {
 		enqueue.rows = append(enqueue.rows, row{name: fmt.Sprintf("matches, %d clients", n),
-			measure: send("enqueue", with(func(a *arguments) { a.Match, a.Clients, a.Events = true, n, 300000 }))})
+			measure: send("enqueue", with(func(a *arguments) { a.Match, a.Full, a.Clients, a.Events = true, true, n, 300000 }))})
 	}
 	for _, n := range []int{1 << 10, 16 << 10} {
 		enqueue.rows = append(enqueue.rows, row{name: fmt.Sprintf("matches, payload %d KiB", n>>10),
-			measure: send("enqueue", with(func(a *arguments) { a.Match, a.Payload, a.Events = true, n, 20000 }))})
+			measure: send("enqueue", with(func(a *arguments) { a.Match, a.Full, a.Capacity, a.Payload, a.Events = true, true, 2000, n, 20000 }))})
 	}
 	disk := &table{title: "Disk queue", unit: "publishes", rows: []row{
 		{name: "enqueue, memory queue, payload 110 bytes", base: true,

@@ -51,7 +51,8 @@ type arguments struct {
 	Library  bool // publishers use an MQTT library
 	Match    bool
 	Batch    bool
-	Capacity int // events that may wait while batches go out; 0 for the default
+	Capacity int  // events that may wait, of batches and if Full; 0 for the default
+	Full     bool // the queue is full before anything is measured
 	Gzip     bool
 	Hang     bool          // the receiver does not answer
 	Latency  bool          // the receiver takes the time from a payload
