@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -254,14 +255,42 @@ func readEvents(d *decoder, n *node, e *Endpoint) {
 		}
 		return
 	}
-	for _, n := range rules {
-		if n.kind != objectNode {
-			d.key = "A rule"
-			d.wrongType(n, "an object: { event = \"on_message_publish\" }")
+	for i := 0; i < len(rules); i++ {
+		n := rules[i]
+		if n.kind == objectNode {
+			e.Events = append(e.Events, d.rule(n))
 			continue
 		}
-		e.Events = append(e.Events, d.rule(n))
+		assigned := d.isAssigned(rules[i:])
+		if key := d.sectionKey(n); assigned && key != "" {
+			d.problem(n.span, "Misplaced setting", key+" is a setting of the section: it belongs outside of events.")
+			d.failed[key] = true // or else it would be missing, too
+		} else {
+			d.key = "A rule"
+			d.wrongType(n, "an object: { event = \"on_message_publish\" }")
+		}
+		if assigned {
+			i += 2 // one mistake, not three
+		}
 	}
+}
+
+// isAssigned reports whether items of a list begin with NAME = VALUE, which reads
+// as three of them.
+func (d *decoder) isAssigned(items []*node) bool {
+	return len(items) >= 3 && items[0].kind != objectNode && string(d.src[items[1].start:items[1].end]) == "="
+}
+
+// sectionKey returns the setting or block of a section that a node names, or "".
+func (d *decoder) sectionKey(n *node) string {
+	key := strings.ToLower(string(d.src[n.start:n.end]))
+	if block, _, _ := strings.Cut(key, "."); !slices.Contains(d.sectionKeys, key) { // headers.x
+		key = block
+	}
+	if !slices.Contains(d.sectionKeys, key) {
+		return ""
+	}
+	return key
 }
 
 // rule reads a rule, which has failed settings of its own.
