@@ -302,23 +302,38 @@ func (d *decoder) rule(n *node) (rule Rule) {
 	if n.find("event") == nil && !d.partial && !d.failed["event"] {
 		d.problem(n.span, "Missing event", "A rule says which event it takes: { event = \"on_message_publish\" }.")
 	}
-	if topic := n.find("topic"); topic != nil && !d.failed["topic"] && rule.Event != "" {
+	event := rule.Event
+	if event == "" {
+		event = d.meantEvent(n)
+	}
+	if topic := n.find("topic"); topic != nil && !d.failed["topic"] && event != "" {
 		d.key = "topic"
-		if err := checkTopic(rule); err != nil {
+		if err := checkTopic(Rule{Event: event, Topic: rule.Topic}); err != nil {
 			d.refuse(topic.value.span, err)
 		}
 	}
-	if except := n.find("except"); except != nil && rule.Event != "" {
+	if except := n.find("except"); except != nil && event != "" {
 		d.key = "except"
 		quiet := d.quiet()
 		for _, item := range except.value.items { // also beside one that is no text
 			if filter, ok := quiet.text(item); ok {
-				checkExcept(Rule{Event: rule.Event, Except: []string{filter}}, func(_ int, err error) { d.refuse(item.span, err) })
+				checkExcept(Rule{Event: event, Except: []string{filter}}, func(_ int, err error) { d.refuse(item.span, err) })
 			}
 		}
 	}
 	d.rules = append(d.rules, ruleNode{n, d.failed})
 	return rule
+}
+
+// meantEvent returns the event that a rule with an unknown one may mean, or "".
+func (d *decoder) meantEvent(rule *node) EventName {
+	event := rule.find("event")
+	if event == nil {
+		return ""
+	}
+	quiet := d.quiet()
+	name, _ := quiet.word(event.value, "")
+	return EventName(nearest(name, eventNames))
 }
 
 func readEvent(d *decoder, n *node, rule *Rule) {
