@@ -89,8 +89,12 @@ func (h *Hook) connackSent(cl *mqtt.Client, code byte, resumed bool) {
 	h.see(cl)
 	s := h.sessions.lock(cl.ID)
 	defer h.sessions.unlock(s)
+	next := s.cl.Load() != cl && !isTakeover(cl.StopCause()) // else yet another one has come already
+	if prev := s.cl.Load(); next && prev != nil && s.state == sessionAccepted && isTakeover(prev.StopCause()) {
+		h.connected(s, prev) // it was taken over before it got to OnSessionEstablished
+	}
 	h.report(&connect)
-	if s.cl.Load() != cl && !isTakeover(cl.StopCause()) { // else yet another one has come already
+	if next {
 		resumed = resumed && !s.discarded // else it is a session of which nothing is known
 		h.handOver(s, cl, resumed)
 		h.keepLate(s)
@@ -152,9 +156,13 @@ func (h *Hook) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
 		s.begin(cl, sessionAccepted)
 		s.persistent = outlives(cl)
 	}
-	if s.cl.Load() != cl {
-		return // taken over before it got here
+	if s.cl.Load() == cl { // else it was taken over, and reported, before it got here
+		h.connected(s, cl)
 	}
+}
+
+// connected reports the session's connection as connected.
+func (h *Hook) connected(s *session, cl *mqtt.Client) {
 	s.state, s.known = sessionConnected, true
 	ev := h.connectionEvent(kindConnected, cl)
 	ev.time = time.Now().UnixMilli()

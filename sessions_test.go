@@ -707,6 +707,21 @@ func TestHandOver(t *testing.T) {
 			callConnack(t, h, "", false)
 			callClient(t, h, "s")
 		}, []string{"connected s"}},
+		{"resumed before it is reported", func(t *testing.T, h *Hook) {
+			old := callConnack(t, h, "", false)
+			old.Stop(packets.ErrSessionTakenOver)
+			next := callConnack(t, h, "", true)
+			h.OnSessionEstablished(old, packets.Packet{})
+			h.OnDisconnect(old, packets.ErrSessionTakenOver, false)
+			h.OnSessionEstablished(next, packets.Packet{})
+		}, []string{"connected s", "disconnected s takeovered", "connected s"}},
+		{"discarded before it is reported", func(t *testing.T, h *Hook) {
+			old := callConnack(t, h, "", false)
+			old.Stop(packets.ErrSessionTakenOver)
+			callClient(t, h, "s")
+			h.OnSessionEstablished(old, packets.Packet{})
+			h.OnDisconnect(old, packets.ErrSessionTakenOver, false)
+		}, []string{"connected s", "disconnected s discarded", "session_terminated s discarded", "connected s"}},
 		{"expires when it is resumed", func(t *testing.T, h *Hook) {
 			old := callClient(t, h, "s", persistent)
 			callEnd(h, old, false)
