@@ -15,7 +15,7 @@ import (
 const userAgent = "mochi-webhook/1"
 
 // A client is what all connections to one endpoint share. It is immutable but for
-// http2, and so safe for concurrent use.
+// http2 and silent, and so safe for concurrent use.
 type client struct {
 	host string // with port, for dialing
 
@@ -31,6 +31,7 @@ type client struct {
 	transport http.RoundTripper // replaces all connections of our own
 	url       *url.URL          // of transport's requests: no user info, no fragment
 	http2     atomic.Bool       // transport's last reply came over HTTP/2
+	silent    atomic.Bool       // a connection that several requests share had no reply in time
 }
 
 // A head is the fixed part of requests.

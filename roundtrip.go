@@ -117,15 +117,27 @@ func (p *roundTripConn) outcomeOf(resp *http.Response) outcome {
 // roundTrip sends a request once. swallowed says that it went to a kept connection
 // from which no byte came back, because the server had closed it: it is then to be
 // sent again, which net/http does not do with a POST. Only net/http tells that.
+//
+// Nor does net/http part with an HTTP/2 connection over which nothing comes any more,
+// perhaps because it is dead and nobody has said so. After a timeout the next request
+// asks for the end of the connection that it gets: those after it go over another.
 func (p *roundTripConn) roundTrip(ctx context.Context, req *request, body *lentBody, now time.Time) (resp *http.Response, swallowed bool, err error) {
-	var kept, replied atomic.Bool
+	var kept, shared, replied atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn:              func(c httptrace.GotConnInfo) { kept.Store(c.Reused && !p.client.shares(c.Conn)) },
+		GotConn: func(c httptrace.GotConnInfo) {
+			shared.Store(p.client.shares(c.Conn))
+			kept.Store(c.Reused && !shared.Load())
+		},
 		GotFirstResponseByte: func() { replied.Store(true) },
 	})
-	resp, err = p.client.transport.RoundTrip(p.client.newRequest(ctx, req, p.sign, body, now))
+	r := p.client.newRequest(ctx, req, p.sign, body, now)
+	closes := r.Close // before others have the request
+	resp, err = p.client.transport.RoundTrip(r)
 	if err == nil && resp != nil {
 		p.client.http2.Store(resp.ProtoMajor == 2)
+	}
+	if isTimeout(err) && shared.Load() && !closes {
+		p.client.silent.Store(true)
 	}
 	swallowed = err != nil && !isTimeout(err) && kept.Load() && !replied.Load()
 	return resp, swallowed, err
@@ -168,6 +180,7 @@ func (c *client) newRequest(ctx context.Context, req *request, sign *signer, bod
 		ProtoMajor:    1,
 		ProtoMinor:    1,
 		ContentLength: int64(len(req.body)),
+		Close:         c.silent.Swap(false),
 		Body:          body.open(),
 		// For transports that send again themselves.
 		GetBody: func() (io.ReadCloser, error) { return body.open(), nil },

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -381,6 +382,79 @@ func TestRoundTripSentOnce(t *testing.T) {
 			t.Errorf("%+v after %d requests, want 2", out, poisoned.Load())
 		}
 	})
+}
+
+// A muteListener accepts connections. What is said over the first one does not
+// arrive any more once mute is set.
+type muteListener struct {
+	net.Listener
+	mute     atomic.Bool
+	accepted atomic.Int64
+}
+
+func (l *muteListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil && l.accepted.Add(1) == 1 {
+		c = &muteConn{c, &l.mute}
+	}
+	return c, err
+}
+
+type muteConn struct {
+	net.Conn
+	mute *atomic.Bool
+}
+
+func (c *muteConn) Write(b []byte) (int, error) {
+	if c.mute.Load() {
+		return len(b), nil
+	}
+	return c.Conn.Write(b)
+}
+
+// TestRoundTripDeadConnection has a connection that stays open and over which nothing
+// comes any more: it does not carry requests for good.
+func TestRoundTripDeadConnection(t *testing.T) {
+	for name, protocol := range map[string]func(*http.Protocols){
+		"HTTP/1.1":        func(p *http.Protocols) { p.SetHTTP1(true) },
+		"HTTP/2":          func(p *http.Protocols) { p.SetHTTP2(true) },
+		"HTTP/2 in clear": func(p *http.Protocols) { p.SetUnencryptedHTTP2(true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+			}))
+			listener := &muteListener{Listener: server.Listener}
+			server.Listener = listener
+			protocols := new(http.Protocols)
+			protocol(protocols)
+			server.Config.Protocols = protocols
+			if protocols.HTTP2() {
+				server.EnableHTTP2 = true
+				server.StartTLS()
+			} else {
+				server.Start()
+			}
+			defer server.Close()
+			transport := server.Client().Transport.(*http.Transport)
+			transport.Protocols = protocols
+			defer transport.CloseIdleConnections()
+			p := newTestRoundTripConn(t, Endpoint{URL: server.URL}, transport)
+			wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
+			listener.mute.Store(true)
+			failures := 0
+			for failures < 10 && p.post(testRequest("{}"), time.Now(), time.Now().Add(200*time.Millisecond)).verdict != delivered {
+				failures++
+			}
+			if failures == 0 || failures > 2 {
+				t.Errorf("%d failures, want 1 or 2", failures)
+			}
+			wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
+			if n := listener.accepted.Load(); n != 2 {
+				t.Errorf("%d connections, want 2", n)
+			}
+		})
+	}
 }
 
 // TestRoundTripUpgrade has a server that takes the connection for something else:
