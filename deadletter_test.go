@@ -357,6 +357,45 @@ func TestLostLetters(t *testing.T) {
 	})
 }
 
+// TestLostLettersAtShutdown stops with events for which the file has no room, or room
+// for some: the log says how many are in it, and how many are not.
+func TestLostLettersAtShutdown(t *testing.T) {
+	const written, lost = `msg="events written as dead letters" shutdown=`, `events are lost" count=`
+	for _, room := range []int{0, 300, 600} {
+		t.Run(fmt.Sprint(room), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := defaultEndpoint()
+				e := startFake(c, func(_ *request, _ time.Time, canceled <-chan struct{}) outcome { <-canceled; return canceledOutcome() })
+				var log logLines
+				e.log, e.pool.log, e.pool.letters = log.logger(), log.logger(), &smallBox{room}
+				for i := range 600 {
+					e.queue.offer(publishOf(fmt.Sprint(i), "x"), false)
+				}
+				e.stop(0)
+				for line, n := range map[string]int{written: room, lost: 600 - room} {
+					_, last, found := strings.Cut(log.String()[max(0, strings.LastIndex(log.String(), line)):], line)
+					if count, _, _ := strings.Cut(last, "\n"); found != (n > 0) || found && count != fmt.Sprint(n) {
+						t.Errorf("%s%q, want %d:\n%s", line, count, n, log.String())
+					}
+				}
+			})
+		})
+	}
+}
+
+// A smallBox has room for so many letters.
+type smallBox struct{ room int }
+
+func (b *smallBox) write(letters ...*deadLetter) (kept int, err error) {
+	if kept = min(len(letters), b.room); kept < len(letters) {
+		err = errors.New("no space left")
+	}
+	b.room -= kept
+	return kept, err
+}
+
+func (*smallBox) close() error { return nil }
+
 // A goneStore is a store from which records have to be read, which fails.
 type goneStore struct{ *memory }
 

@@ -233,18 +233,20 @@ func (e *endpoint) endUnwritten() {
 	if len(lost) == 0 {
 		return
 	}
-	r, what := result{fate: fateUnwritten}, "events dropped"
-	if e.pool.letters != nil {
-		r, what = result{fate: fateDead}, "events written as dead letters"
-		_ = e.pool.bury(lost, causes[dropDisk])
+	if e.pool.letters == nil {
+		e.queue.finish(lost, result{fate: fateUnwritten})
+		e.log.Warn("events dropped", dropNames[dropDisk], len(lost), "error", err)
+		return
 	}
-	e.queue.finish(lost, r)
-	e.log.Warn(what, dropNames[dropDisk], len(lost), "error", err)
+	before := e.queue.countLostLetters(0)
+	_ = e.pool.bury(lost, causes[dropDisk])
+	e.queue.finish(lost, result{fate: fateDead})
+	e.tellLetters(len(lost), before, dropDisk, "error", err)
 }
 
 // buryRest writes dead letters for all events that wait.
 func (e *endpoint) buryRest(reason dropReason) {
-	n := 0
+	n, before := 0, e.queue.countLostLetters(0)
 	for {
 		jobs := e.queue.takeWaiting(mostExpired)
 		if len(jobs) == 0 {
@@ -254,7 +256,17 @@ func (e *endpoint) buryRest(reason dropReason) {
 		e.queue.finish(jobs, result{fate: fateDead})
 		n += len(jobs)
 	}
-	if n > 0 {
-		e.log.Warn("events written as dead letters", dropNames[reason], n)
+	e.tellLetters(n, before, reason)
+}
+
+// tellLetters logs what became of n events that were left: dead letters, but for
+// those that have been lost since before.
+func (e *endpoint) tellLetters(n int, before uint64, reason dropReason, attrs ...any) {
+	lost := e.queue.countLostLetters(0)
+	if written := n - int(lost-before); written > 0 {
+		e.log.Warn("events written as dead letters", append([]any{dropNames[reason], written}, attrs...)...)
+	}
+	if lost > before { // the line about the first of them may not have had all
+		e.log.Warn("dead letters cannot be written, events are lost", "count", lost)
 	}
 }
