@@ -101,10 +101,8 @@ func (p *http1Conn) connect(now time.Time, length int) error {
 	if p.conn != nil {
 		var err error
 		if p.conn != p.raw { // only what Read and Write do can be extended
-			if p.decrypted() {
+			if err = p.arm(p.until); err == nil && p.decrypted() {
 				err = errSurplus
-			} else {
-				err = p.arm(p.until)
 			}
 		} else if most := min(p.until.Sub(now)/2, lookAgain); p.armed.Sub(now) < most/2 || p.armed.Sub(now) > most {
 			err = p.arm(now.Add(most))
@@ -124,14 +122,14 @@ func (p *http1Conn) connect(now time.Time, length int) error {
 var errSurplus = errors.New("bytes nobody asked for")
 
 // decrypted reports whether TLS has bytes, or the end, of which the socket knows
-// nothing any more. It does not wait.
+// nothing any more. It does not wait. TLS may write meanwhile, to a server that has
+// asked for other keys: the connection has the deadline of the attempt.
 func (p *http1Conn) decrypted() bool {
 	if p.raw.SetReadDeadline(longAgo) != nil {
 		return true
 	}
-	p.armed = longAgo
 	n, err := p.conn.Read(p.reader.room()[:1])
-	return n > 0 || !errors.Is(err, os.ErrDeadlineExceeded)
+	return n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || p.raw.SetReadDeadline(p.until) != nil
 }
 
 // arm gives the connection a deadline.

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -11,6 +12,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -456,5 +458,37 @@ func TestTLSSurplus(t *testing.T) {
 			time.Sleep(2 * idleCheck)
 			wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), failed, 500, "")
 		})
+	}
+}
+
+// An answeringConn writes whenever it reads, as TLS does when the server has asked
+// for other keys.
+type answeringConn struct {
+	net.Conn
+	err error
+}
+
+func (c *answeringConn) Read(b []byte) (int, error) {
+	_, err := c.Conn.Write(nil)
+	c.err = cmp.Or(c.err, err)
+	return c.Conn.Read(b)
+}
+
+// TestTLSAnswersBetweenRequests uses a connection again after the deadline of its last
+// request: an answer that TLS could not write would break it, without a word.
+func TestTLSAnswersBetweenRequests(t *testing.T) {
+	checkLeaks(t)
+	server := newRawServer(t, serveOK)
+	p := newTestConn(t, Endpoint{URL: server.url()})
+	const timeout = 100 * time.Millisecond
+	for begin := time.Now(); p.conn == nil; begin = time.Now() { // it may take longer on a busy machine
+		p.post(testRequest("{}"), begin, begin.Add(timeout))
+	}
+	conn := &answeringConn{Conn: p.conn}
+	p.conn = conn
+	time.Sleep(2 * timeout)
+	wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 200, "")
+	if conn.err != nil || p.conn != conn {
+		t.Errorf("it answers with %v, and is kept: %v", conn.err, p.conn == conn)
 	}
 }
