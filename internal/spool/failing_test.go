@@ -177,6 +177,23 @@ func TestCloseTellsOfLoss(t *testing.T) {
 	})
 }
 
+// TestCloseTellsOfNoLoss closes on a failing disk when all records are done: that they
+// may come back is all there is to tell.
+func TestCloseTellsOfNoLoss(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *crashFS) {
+		s, _, _ := mustOpen(t, "d", Options{fs: c})
+		ref := add(t, s, "x")
+		if err := s.Wait(t.Context(), ref); err != nil {
+			t.Fatal(err)
+		}
+		c.with(func() { c.badSync = true })
+		s.Done(ref)
+		if err := s.Close(); !errors.Is(err, errIO) || strings.Contains(err.Error(), "lost") {
+			t.Errorf("got %v, want %v and no word of a loss", err, errIO)
+		}
+	})
+}
+
 func TestUnreadableSegment(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *crashFS) {
 		s, _, _ := mustOpen(t, "d", Options{fs: c})

@@ -302,7 +302,7 @@ func (s *Spool) finish() {
 	s.maintain(true)
 
 	s.mu.Lock()
-	if s.dataErr != nil {
+	if s.dataErr != nil && len(s.segments) > 0 {
 		s.closeErr = fmt.Errorf("records are lost that could not be written: %w", s.dataErr)
 	}
 	if s.choreErr != nil {
