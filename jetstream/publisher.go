@@ -212,12 +212,7 @@ func (p *publisher) Publish(ctx context.Context, partition int, id string, event
 	if err != nil {
 		return err
 	}
-	to := subject(&p.config, partition)
-	if most := p.config.MaxBytes; most >= 0 && int64(len(to)+len(event)+overhead) > most {
-		// The server says what it says of a stream that is full for now.
-		return &stream.Refused{Err: fmt.Errorf("an event of %d bytes is larger than the stream, whose max_bytes is %d", len(event), most)}
-	}
-	err = publish(ctx, conn.js, p.config.Name, to, id, event)
+	err = publish(ctx, conn.js, &p.config, p.config.Name, subject(&p.config, partition), id, event)
 	if errors.Is(err, jetstream.ErrNoStreamResponse) { // it may be gone: look again
 		p.suspect()
 	}
@@ -228,8 +223,12 @@ func (p *publisher) Publish(ctx context.Context, partition int, id string, event
 // header and what the server writes.
 const overhead = 256
 
-// publish returns when a stream has a message.
-func publish(ctx context.Context, js jetstream.JetStream, name, subject, id string, data []byte) error {
+// publish returns when a stream, that of events or that of dead letters, has a message.
+func publish(ctx context.Context, js jetstream.JetStream, c *stream.Config, name, subject, id string, data []byte) error {
+	if most := c.MaxBytes; most >= 0 && int64(len(subject)+len(data)+overhead) > most {
+		// The server says what it says of a stream that is full for now.
+		return &stream.Refused{Err: fmt.Errorf("%d bytes are more than the stream %s can hold, whose max_bytes is %d", len(data), name, most)}
+	}
 	m := &nats.Msg{Subject: subject, Data: data, Header: nats.Header{jetstream.MsgIDHeader: []string{id}}}
 	_, err := js.PublishMsg(ctx, m, jetstream.WithExpectStream(name), jetstream.WithRetryAttempts(0))
 	switch code := codeOf(err); {

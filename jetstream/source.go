@@ -385,7 +385,7 @@ func (s *source) touch() {
 // DeadLetter implements [stream.Source].
 func (s *source) DeadLetter(ctx context.Context, id string, letter []byte) error {
 	send := func() error {
-		return publish(ctx, s.js, deadStream(&s.config), deadSubject(&s.config), id, letter)
+		return publish(ctx, s.js, &s.config, deadStream(&s.config), deadSubject(&s.config), id, letter)
 	}
 	err := send()
 	if errors.Is(err, jetstream.ErrNoStreamResponse) { // it may be gone

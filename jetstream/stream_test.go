@@ -1,6 +1,7 @@
 package jetstream_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -549,6 +550,33 @@ func TestLetterTooLarge(t *testing.T) {
 	if err := source.DeadLetter(t.Context(), "a", make([]byte, 500)); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestLetterLargerThanTheStream has an event that fits into the stream, and whose
+// dead letter, which has it as JSON within JSON, never will: it comes without its
+// body, and what is behind it does not wait forever.
+func TestLetterLargerThanTheStream(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t, nil)
+	js := client(t, s.ClientURL())
+	r := startReceiver(t)
+	r.answer = func(string, int) int { return 400 }
+	cfg := config(r.URL, s.ClientURL(), func(e *webhook.Endpoint) { e.Stream.MaxBytes = 100 << 10 })
+	b := startBroker(t, cfg, 1)
+	b.OnPublished(b.clients[0], packets.Packet{
+		FixedHeader: packets.FixedHeader{Type: packets.Publish}, TopicName: "t", Payload: bytes.Repeat([]byte{1}, 40<<10),
+	})
+	b.publish(0)
+	awaitForwarded(t, b, 2)
+	startWorker(t, cfg)
+	found := letters(t, js, 2)
+	if l := found[0]; l.BodyEncoding != "omitted" || !strings.Contains(l.Error, "too long for the stream") {
+		t.Errorf("letter %+v", l)
+	}
+	if l := found[1]; l.Body == "" {
+		t.Errorf("letter %+v", l)
+	}
+	awaitEmpty(t, js)
 }
 
 // TestSharedStream has endpoints in one stream that get the same events, and
