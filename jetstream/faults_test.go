@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/mochi-hooks/webhook"
 	"github.com/mochi-hooks/webhook/internal/stream"
@@ -221,6 +222,57 @@ func TestPublishWaitsByItsContext(t *testing.T) {
 	}
 	if err := <-first; err == nil {
 		t.Error("published through nothing")
+	}
+}
+
+// TestAnotherServer lets the connection come back at a server whose stream is another
+// one: it is looked at before the next event, which must not go there, and once for
+// all events.
+func TestAnotherServer(t *testing.T) {
+	t.Parallel()
+	first, second := startNATS(t, nil), startNATS(t, nil)
+	js := client(t, second.ClientURL())
+	wrong := jetstream.StreamConfig{Name: "S", Subjects: []string{"S.*.*"}, Discard: jetstream.DiscardOld}
+	if _, err := js.CreateStream(t.Context(), wrong); err != nil {
+		t.Fatal(err)
+	}
+	p := startProxy(t, first.ClientURL())
+	log, _ := logger(t, "publisher")
+	pub := newPublisher(t, p.url(), log)
+	again := func(to *server.Server) {
+		t.Helper()
+		p.moveTo(to.ClientURL())
+		p.cut(false)
+		for _, up := range []bool{false, true} {
+			eventually(t, 20*time.Second, func() string {
+				if err := pub.Err(); (err == nil) != up {
+					return fmt.Sprintf("connected: %v", err)
+				}
+				return ""
+			})
+		}
+	}
+	requests := func() uint64 {
+		t.Helper()
+		info, err := first.Jsz(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.JetStreamStats.API.Total
+	}
+	publishOne(t, pub, "a")
+	again(first)
+	before := requests()
+	for i := range 20 {
+		publishOne(t, pub, fmt.Sprint("b", i))
+	}
+	if n := requests() - before; n > 2 {
+		t.Errorf("%d requests about the stream of the same server", n)
+	}
+	again(second)
+	err := pub.Publish(t.Context(), 0, "c", []byte("c"))
+	if misconfigured := new(stream.Misconfigured); !errors.As(err, &misconfigured) {
+		t.Errorf("got %v, want one about another stream", err)
 	}
 }
 

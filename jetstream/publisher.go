@@ -63,8 +63,8 @@ func (p *publisher) dial() {
 	conn, err := connect(p.config, nats.ReconnectBufSize(-1))
 	if err == nil {
 		conn.conn.SetReconnectHandler(func(to *nats.Conn) {
-			conn.connected(to)
 			p.suspect() // it may be another server's
+			conn.connected(to)
 		})
 	}
 	p.link.Lock()
