@@ -24,7 +24,7 @@ func (s *streamLetters) write(letters ...*deadLetter) (kept int, err error) {
 	for _, l := range letters {
 		err := s.send(l)
 		var refused *stream.Refused
-		if errors.As(err, &refused) && l.BodyEncoding != bodyOmitted {
+		if errors.As(err, &refused) {
 			// As JSON it is longer than the event was. It will never fit, and
 			// what is behind it must not wait forever.
 			short := *l
