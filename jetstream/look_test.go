@@ -173,8 +173,7 @@ func TestClientStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, js, p := fakeSource(1)
 		go s.acks.run()
-		time.Sleep(time.Second)
-		s.endLost(map[string]bool{"own": true}, time.Now())
+		s.endLost(map[string]bool{"own": true})
 		synctest.Wait()
 		if len(s.partitions) != 1 {
 			t.Error("a partition whose consumer is there is gone")
@@ -182,7 +181,7 @@ func TestClientStops(t *testing.T) {
 		stopped := make(chan struct{})
 		close(stopped)
 		p.closed = stopped
-		s.endLost(map[string]bool{"own": true}, time.Now())
+		s.endLost(map[string]bool{"own": true})
 		synctest.Wait()
 		if want := []string{"own"}; len(s.partitions)+len(s.leaving) > 0 || !slices.Equal(js.deleted, want) {
 			t.Errorf("%d partitions are left, consumers %v are deleted, want %v", len(s.partitions)+len(s.leaving), js.deleted, want)

@@ -14,7 +14,6 @@ type partition struct {
 	source  *source
 	n       int
 	name    string // of the consumer
-	since   time.Time
 	consume jetstream.ConsumeContext
 	closed  <-chan struct{} // when the client takes no more events
 
@@ -47,7 +46,6 @@ func (s *source) take(n int) error {
 	if err != nil {
 		return err
 	}
-	p.since = time.Now()
 	if err := p.begin(consumer, held); err != nil {
 		s.delete(p)
 		return err

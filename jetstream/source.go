@@ -264,7 +264,7 @@ func (s *source) look() error {
 	if err != nil {
 		return err
 	}
-	s.endLost(own, begin)
+	s.endLost(own)
 	s.mu.Lock()
 	if s.cuts == cuts {
 		s.sink.Lease(begin.Add(lease))
@@ -283,15 +283,13 @@ func (s *source) look() error {
 	return s.takeMore(more, taken)
 }
 
-// endLost ends the partitions that this worker had before and whose consumers are
-// gone. The log has a few of them by number: a server that starts again may take a
-// thousand at once.
-func (s *source) endLost(own map[string]bool, before time.Time) {
+// endLost ends the partitions whose consumers are gone. The log has a few of them by
+// number: a server that starts again may take a thousand at once.
+func (s *source) endLost(own map[string]bool) {
 	s.mu.Lock()
 	var lost []*partition
 	for n, p := range s.partitions {
 		switch {
-		case !p.since.Before(before):
 		case !own[p.name]:
 			delete(s.partitions, n)
 			lost = append(lost, p)
