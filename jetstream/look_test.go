@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,11 +18,17 @@ import (
 	"github.com/mochi-hooks/webhook/internal/stream"
 )
 
-// A fakeJetStream keeps in mind which consumers are deleted.
+// A fakeJetStream keeps in mind which consumers are deleted, and makes none.
 type fakeJetStream struct {
 	jetstream.JetStream
 	mu      sync.Mutex
 	deleted []string
+	wanted  int // consumers that were to be made
+}
+
+func (f *fakeJetStream) CreateConsumer(context.Context, string, jetstream.ConsumerConfig) (jetstream.Consumer, error) {
+	f.wanted++
+	return nil, errors.New("no answer")
 }
 
 func (f *fakeJetStream) DeleteConsumer(_ context.Context, _, name string) error {
@@ -74,9 +81,12 @@ func (f *fakeSink) End(int) <-chan struct{} {
 }
 
 // A fakeConsume is the client that takes events.
-type fakeConsume struct{ jetstream.ConsumeContext }
+type fakeConsume struct {
+	jetstream.ConsumeContext
+	stopped atomic.Bool
+}
 
-func (fakeConsume) Stop() {}
+func (f *fakeConsume) Stop() { f.stopped.Store(true) }
 
 // A fakeMsg is an event from the server.
 type fakeMsg struct {
@@ -113,7 +123,7 @@ func fakeSource(partitions int) (*source, *fakeJetStream, *partition) {
 	c.Replicas, c.MaxMsgs, c.MaxMsgsPerSubject, c.MaxMsgSize = 1, -1, -1, -1
 	p := &partition{
 		source: s, name: "own", next: 1, unacked: make(map[uint64]*message), room: make(chan struct{}, 1),
-		consume: fakeConsume{}, closed: make(chan struct{}),
+		consume: new(fakeConsume), closed: make(chan struct{}),
 	}
 	s.partitions[0] = p
 	return s, js, p
@@ -165,6 +175,78 @@ func TestReceive(t *testing.T) {
 		}
 		s.acks.close()
 	})
+}
+
+// TestNothingComesAfterTheEnd ends a partition, in each way, while the client still
+// has events of it: they are not this worker's any more, and none waits for room.
+func TestNothingComesAfterTheEnd(t *testing.T) {
+	for name, end := range map[string]func(*source){
+		"lost":       func(s *source) { s.endLost(nil) },
+		"given back": func(s *source) { s.Reset(0, false) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, _, p := fakeSource(mostBytes) // room for an event in each
+				go s.acks.run()
+				p.receive(&fakeMsg{consumer: 1, stream: 1})
+				returned := false
+				go func() {
+					p.receive(&fakeMsg{consumer: 2, stream: 2})
+					returned = true
+				}()
+				synctest.Wait()
+				if returned {
+					t.Error("there is room for two events")
+				}
+				end(s)
+				synctest.Wait()
+				p.receive(&fakeMsg{consumer: 3, stream: 3})
+				if to := s.sink.(*fakeSink); !returned || !slices.Equal(to.events, []uint64{1}) {
+					t.Errorf("events %v, want the first alone; the second one waits for room: %v", to.events, !returned)
+				}
+				if !p.consume.(*fakeConsume).stopped.Load() {
+					t.Error("the client still takes events")
+				}
+				s.acks.close()
+			})
+		})
+	}
+}
+
+// TestRests leaves a partition that was given back to others for a while, unless it
+// is to be taken anew.
+func TestRests(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		end  func(*source)
+		rest time.Duration
+	}{
+		{"to be taken anew", func(s *source) { s.Reset(0, false) }, 0},
+		{"cannot be worked on", func(s *source) { s.Reset(0, true) }, resetDelay},
+		{"is another worker's share", func(s *source) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.giveAway(1)
+		}, resetDelay},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, js, _ := fakeSource(1)
+				go s.acks.run()
+				tt.end(s)
+				synctest.Wait()
+				rest := time.Duration(0)
+				for ; js.wanted == 0 && rest < time.Minute; time.Sleep(beat) {
+					_ = s.takeMore(1, nil)
+					rest += beat
+				}
+				if least := tt.rest + beat; rest < least || rest > least+beat {
+					t.Errorf("taken anew at the look after %v, want %v", rest-beat, tt.rest)
+				}
+				s.acks.close()
+			})
+		})
+	}
 }
 
 // TestClientStops gives a partition back of whose consumer the client takes
