@@ -44,3 +44,25 @@ func TestNotPermitted(t *testing.T) {
 		})
 	}
 }
+
+// TestBrokerNotPermitted has a broker that may not publish: its events wait, and its
+// health says why.
+func TestBrokerNotPermitted(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "broker", Password: "x", Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Deny: []string{"MQTT_WEBHOOKS.>"}},
+		}}}
+	})
+	b := startBroker(t, config("http://127.0.0.1:1/", strings.Replace(s.ClientURL(), "//", "//broker:x@", 1), nil), 1)
+	b.publish(0)
+	eventually(t, 20*time.Second, func() string {
+		if err := b.Healthy(); err == nil || !strings.Contains(err.Error(), "permissions violation") {
+			return fmt.Sprintf("healthy: %v", err)
+		}
+		return ""
+	})
+	if s := b.Stats().Endpoints["orders"]; s.Waiting+s.InFlight != 1 {
+		t.Errorf("%+v", s)
+	}
+}
