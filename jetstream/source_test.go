@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/mochi-hooks/webhook/internal/stream"
 )
 
@@ -125,7 +127,7 @@ func TestPartitionLeaves(t *testing.T) {
 	}
 	s.Reset(0, false)
 	<-to.ends
-	for end := time.Now().Add(12 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(22 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		if now := consumers(t, js); len(now) != 1 || now[0] != before[0] {
 			t.Fatalf("consumers %v, before %v", now, before)
 		}
@@ -259,6 +261,56 @@ func TestLongEvents(t *testing.T) {
 		}
 		m.Ack()
 	}
+}
+
+// TestHeld takes no more events of a partition than it may hold.
+func TestHeld(t *testing.T) {
+	t.Parallel()
+	nats := startNATS(t, nil)
+	to := newSink()
+	_, p := startSource(t, nats.ClientURL(), nats.ClientURL(), 64, to)
+	const most = 64
+	for i := range 3 * most {
+		publishOne(t, p, fmt.Sprint(i))
+	}
+	eventually(t, 20*time.Second, func() string {
+		if have := len(to.events); have < most {
+			return fmt.Sprintf("%d events came", have)
+		}
+		return ""
+	})
+	time.Sleep(100 * time.Millisecond) // for more to come
+	if have := len(to.events); have > most {
+		t.Errorf("%d events came, want %d", have, most)
+	}
+}
+
+// TestReleasedDoesNotCount lets a worker that has begun to stop answer no roll call,
+// though its attempts still run: others take its part.
+func TestReleasedDoesNotCount(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t, nil)
+	source, _ := startSource(t, s.ClientURL(), s.ClientURL(), 1, newSink())
+	conn, err := nats.Connect(s.ClientURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	counts := func(want bool) {
+		t.Helper()
+		eventually(t, 20*time.Second, func() string {
+			_, err := conn.Request("MQTT_WEBHOOKS_WORKERS.orders", nil, time.Second)
+			if (err == nil) != want {
+				return fmt.Sprintf("a roll call: %v", err)
+			}
+			return ""
+		})
+	}
+	counts(true)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	source.Release(ctx)
+	counts(false)
 }
 
 // TestAcksComeFirst gives a partition back as soon as all is acknowledged.
