@@ -230,12 +230,17 @@ func TestWrongPassword(t *testing.T) {
 	}
 }
 
-// TestMisconfigured has an error that says what is wrong and nothing else.
+// TestMisconfigured has an error that says what is wrong and nothing else, whatever
+// another endpoint waits for.
 func TestMisconfigured(t *testing.T) {
 	t.Parallel()
 	nats := startNATS(t, nil)
 	cfg := config("http://127.0.0.1:1/", nats.ClientURL(), func(e *webhook.Endpoint) { e.Stream.Replicas = 3 })
-	err := webhook.Deliver(t.Context(), cfg)
+	waits := config("http://127.0.0.1:1/", "nats://127.0.0.1:1", func(e *webhook.Endpoint) { e.Name = "waits" })
+	cfg.Endpoints = append(cfg.Endpoints, waits.Endpoints...)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	err := webhook.Deliver(ctx, cfg)
 	if err == nil || !strings.Contains(err.Error(), "replicas > 1") || strings.Contains(err.Error(), "context") {
 		t.Errorf("got %v", err)
 	}

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -87,9 +89,11 @@ func TestDeadLetters(t *testing.T) {
 		}
 		return 200
 	}
-	cfg := config(r.URL, s.ClientURL(), func(e *webhook.Endpoint) { e.Timeout = time.Minute })
-	b := startBroker(t, cfg, 4)
-	w := startWorker(t, cfg)
+	b := startBroker(t, config(r.URL, s.ClientURL(), nil), 4)
+	file := filepath.Join(t.TempDir(), "dead.jsonl") // which is a broker's
+	w := startWorker(t, config(r.URL, s.ClientURL(), func(e *webhook.Endpoint) {
+		e.Timeout, e.DeadLetter.File = time.Minute, file
+	}))
 	const n = 400
 	b.publishAll(n)
 	r.await(n)
@@ -109,6 +113,9 @@ func TestDeadLetters(t *testing.T) {
 		return ""
 	})
 	awaitEmpty(t, js)
+	if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the file for dead letters: %v", err)
+	}
 }
 
 // awaitEmpty waits until nothing is left in the stream.
@@ -371,6 +378,7 @@ func TestDifferences(t *testing.T) {
 			c.SubjectTransform = &jetstream.SubjectTransformConfig{Source: "MQTT_WEBHOOKS.*.*", Destination: "MQTT_WEBHOOKS.$1.X.$2"}
 		}, "it has a subject_transform"},
 		{func(c *jetstream.StreamConfig) { c.Sources = []*jetstream.StreamSource{{Name: "OTHER"}} }, "it is made of other streams"},
+		{func(c *jetstream.StreamConfig) { c.NoAck = true }, "no_ack is true, not false"},
 		{func(c *jetstream.StreamConfig) { c.Metadata["mochi-webhook-partitions"] = "16" }, "partitions (metadata mochi-webhook-partitions) is 16, not 8"},
 		{func(c *jetstream.StreamConfig) { c.Metadata = nil }, "is not set, not 8"},
 	} {
@@ -701,6 +709,45 @@ func TestStreamMadeAnew(t *testing.T) {
 	if err := source.Err(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestStreamEdited changes the settings of a stream in which a worker is at work: it
+// gives back what it has, and goes on when they are as they were.
+func TestStreamEdited(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t, nil)
+	js := client(t, s.ClientURL())
+	to := newSink()
+	close(to.ended)
+	source, p := startSource(t, s.ClientURL(), s.ClientURL(), 8, to)
+	publishOne(t, p, "a")
+	to.next(t).Ack()
+	awaitEmpty(t, js)
+	st, err := js.Stream(t.Context(), "MQTT_WEBHOOKS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	right := st.CachedInfo().Config
+	wrong := right
+	wrong.MaxAge = time.Hour
+	if _, err := js.UpdateStream(t.Context(), wrong); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 20*time.Second, func() string {
+		if err := source.Err(); err == nil || !strings.Contains(err.Error(), "max_age is 1h0m0s, not 0s") {
+			return fmt.Sprintf("worker: %v", err)
+		}
+		if have := consumers(t, js); len(have) > 0 {
+			return fmt.Sprintf("consumers %v", have)
+		}
+		return ""
+	})
+	if _, err := js.UpdateStream(t.Context(), right); err != nil {
+		t.Fatal(err)
+	}
+	publishOne(t, p, "b")
+	to.next(t).Ack()
+	awaitEmpty(t, js)
 }
 
 // TestSubjectsOfAnotherStream has another stream take the subjects: at the start
