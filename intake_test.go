@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -93,6 +94,38 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
+// TestLease begins attempts while there is a lease, and no others.
+func TestLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sent atomic.Int32
+		w := startIntake(t, defaultEndpoint(), &fakeSource{}, func(*request, time.Time, <-chan struct{}) outcome {
+			sent.Add(1)
+			time.Sleep(time.Second)
+			return outcome{status: 200}
+		})
+		w.intake.Lease(time.Now().Add(2500 * time.Millisecond))
+		for i := range 10 {
+			w.intake.Event(0, messageOf(publishOf("c", fmt.Sprint(i))))
+		}
+		time.Sleep(time.Minute)
+		if got := sent.Load(); got != 3 {
+			t.Errorf("%d attempts, want 3: those that began within the lease", got)
+		}
+		w.intake.Lease(time.Now().Add(time.Minute))
+		synctest.Wait()
+		if got := sent.Load(); got != 4 {
+			t.Errorf("%d attempts, want 4: the next as soon as there is a lease", got)
+		}
+		w.intake.Lease(time.Now()) // which ends it
+		time.Sleep(time.Minute)
+		if got := sent.Load(); got != 4 {
+			t.Errorf("%d attempts, want 4: none after the lease", got)
+		}
+		checkSum(t, w.endpoint.queue.stats())
+		w.stop(0)
+	})
+}
+
 // TestNothingOvertakesWhatIsGivenBack lets events come after one that had to be
 // given back, before the source knows of it.
 func TestNothingOvertakesWhatIsGivenBack(t *testing.T) {
@@ -163,6 +196,9 @@ func TestLongLetter(t *testing.T) {
 		if !long.isAcked() || len(source.letters) != 1 {
 			t.Fatalf("%d letters, acknowledged: %v", len(source.letters), long.isAcked())
 		}
+		if want := "a body of 4943 bytes is too long for the stream"; !strings.Contains(string(source.letters[0]), want) {
+			t.Errorf("got %s, want one that says: %s", source.letters[0], want)
+		}
 		if err := new(redelivery).offer(source.letters[0]); err == nil || !strings.HasPrefix(err.Error(), "body:") {
 			t.Errorf("a letter without its body can be sent again: %s: %v", source.letters[0], err)
 		}
@@ -222,6 +258,8 @@ func TestNewerEvent(t *testing.T) {
 			time.Sleep(time.Second)
 			return outcome{status: 200}
 		})
+		warned := 0 // the log alone says why a partition stands still
+		w.intake.warn = func(error) { warned++ }
 		before, newer, behind := messageOf(publishOf("c", "0")), &fakeMessage{data: []byte("\xffnewer")}, messageOf(publishOf("c", "1"))
 		for _, m := range []*fakeMessage{before, newer, behind} {
 			w.intake.Event(7, m)
@@ -245,6 +283,9 @@ func TestNewerEvent(t *testing.T) {
 		}
 		if !before.isAcked() || newer.isAcked() || behind.isAcked() {
 			t.Error("not the first alone is acknowledged")
+		}
+		if warned != 2 {
+			t.Errorf("%d warnings, want one each time", warned)
 		}
 		checkSum(t, w.endpoint.queue.stats())
 		w.stop(0)
@@ -287,6 +328,21 @@ func TestDamagedEvent(t *testing.T) {
 		if again.isAcked() || !slices.Equal(source.reset(), []int{0}) {
 			t.Errorf("without a letter: acknowledged: %v, resets: %v", again.isAcked(), source.reset())
 		}
+		if !isClosed(w.intake.End(0)) {
+			t.Error("the partition has not ended")
+		}
+
+		late := &fakeMessage{data: []byte("\x01junk")}
+		w.intake.Event(0, late)
+		ended = w.intake.End(0)
+		answer <- errors.New("full")
+		synctest.Wait()
+		if late.isAcked() || !isClosed(ended) {
+			t.Errorf("without a letter, after the end: acknowledged: %v, ended: %v", late.isAcked(), isClosed(ended))
+		}
+		if want := []int{0}; !slices.Equal(source.reset(), want) { // somebody may have it by now
+			t.Errorf("partitions that were reset: %v, want %v", source.reset(), want)
+		}
 		w.stop(0)
 	})
 }
@@ -315,6 +371,16 @@ func TestBatchOfEndedPartition(t *testing.T) {
 		checkSum(t, w.endpoint.queue.stats())
 		w.stop(0)
 	})
+}
+
+// TestDelivererTransport refuses, as a Hook does, settings that a Transport leaves
+// without effect.
+func TestDelivererTransport(t *testing.T) {
+	cfg := &Config{Endpoints: []Endpoint{{URL: "https://127.0.0.1:1/", TLS: TLS{InsecureSkipVerify: true}, Stream: Stream{URL: "nats://127.0.0.1:1"}}}}
+	err := (&Deliverer{Config: cfg, Transport: http.DefaultTransport}).Run(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "Transport") {
+		t.Errorf("got %v, want one about the Transport", err)
+	}
 }
 
 // TestDelivererRunsOnce.
