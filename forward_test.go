@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -49,12 +50,33 @@ func TestPartition(t *testing.T) {
 	}
 }
 
-// TestForwardTimeout: how long the receiver may take says nothing about the stream.
-func TestForwardTimeout(t *testing.T) {
-	for _, timeout := range []time.Duration{time.Millisecond, time.Hour} {
-		c := Endpoint{Timeout: timeout, Stream: Stream{URL: "nats://n"}}
-		if got := c.sending().Timeout; got != forwardTimeout {
-			t.Errorf("%v: a publish has %v, want %v", timeout, got, forwardTimeout)
+// TestSending: how long the receiver may take, how much of it and how often, says
+// nothing about the stream.
+func TestSending(t *testing.T) {
+	config := func(e Endpoint) Endpoint {
+		e.URL, e.Stream = "http://127.0.0.1/", Stream{URL: "nats://n"}
+		c, err := (&Config{Endpoints: []Endpoint{e}}).resolve()
+		if err != nil {
+			t.Fatal(err)
 		}
+		return *c.Endpoints[0].sending()
+	}
+	plain := config(Endpoint{})
+	for name, e := range map[string]Endpoint{
+		"a short timeout": {Timeout: time.Millisecond},
+		"a long timeout":  {Timeout: time.Hour},
+		"batches":         {Batch: Batch{MaxEvents: 10}},
+		"compression":     {Compression: Gzip},
+		"a rate limit":    {RateLimit: RateLimit{PerSecond: 1}},
+		"a breaker":       {Breaker: Breaker{Failures: 1, Cooldown: time.Hour}},
+		"a backoff":       {Retry: Retry{MinBackoff: time.Minute, MaxBackoff: time.Hour}},
+		"a small pool":    {PoolSize: 1},
+	} {
+		if got := config(e); !reflect.DeepEqual(got, plain) {
+			t.Errorf("%s: got %+v, want %+v", name, got, plain)
+		}
+	}
+	if plain.Timeout != forwardTimeout || plain.PoolSize != forwarders {
+		t.Errorf("%d publishes at a time, each has %v; want %d and %v", plain.PoolSize, plain.Timeout, forwarders, forwardTimeout)
 	}
 }
