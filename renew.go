@@ -18,7 +18,7 @@ import (
 // configuration, which has passed the checks. e stays as it is until renew;
 // discardNext undoes next.
 func (e *endpoint) next(config *Endpoint, rt http.RoundTripper, log *slog.Logger) (*endpoint, error) {
-	if err := errors.Join(needsRestart(&e.config.Queue, &config.Queue), streamNeedsRestart(&e.config.Stream, &config.Stream)); err != nil {
+	if err := needsRestart(e.config, config); err != nil {
 		return nil, err
 	}
 	if equalFold(config.Name, e.config.Name) {
@@ -59,30 +59,28 @@ func (e *endpoint) discardNext(old *endpoint) {
 	}
 }
 
-// needsRestart returns an error for a change that a reload cannot make: a queue
-// stays where it is, and its promise to publishers what it was.
-func needsRestart(old, changed *Queue) error {
+// needsRestart returns an error for changes that a reload cannot make: a queue
+// stays where it is, and keeps what it has promised to publishers.
+func needsRestart(old, changed *Endpoint) error {
 	var errs []error
-	if old.Type != changed.Type {
-		errs = append(errs, errors.New("queue.type cannot be changed by a reload, it needs a restart"))
-	} else if filepath.Clean(old.Dir) != filepath.Clean(changed.Dir) {
-		errs = append(errs, errors.New("queue.dir cannot be changed by a reload, it needs a restart"))
+	refuse := func(what string) {
+		errs = append(errs, errors.New(what+" cannot be changed by a reload, it needs a restart"))
 	}
-	if old.Sync != changed.Sync {
-		errs = append(errs, errors.New("queue.sync cannot be changed by a reload, it needs a restart"))
+	before, after := &old.Queue, &changed.Queue
+	isStream := changed.Stream.enabled()
+	switch {
+	case before.Type != after.Type || old.Stream.enabled() != isStream:
+		refuse("queue.type")
+	case filepath.Clean(before.Dir) != filepath.Clean(after.Dir):
+		refuse("queue.dir")
+	}
+	if before.Sync != after.Sync {
+		refuse("queue.sync")
+	}
+	if isStream && old.Stream.enabled() && old.Stream != changed.Stream {
+		refuse("the stream of a queue")
 	}
 	return errors.Join(errs...)
-}
-
-// streamNeedsRestart does so for a stream.
-func streamNeedsRestart(old, changed *Stream) error {
-	switch {
-	case old.enabled() != changed.enabled():
-		return errors.New("queue.type cannot be changed by a reload, it needs a restart")
-	case *old != *changed:
-		return errors.New("the stream of a queue cannot be changed by a reload, it needs a restart")
-	}
-	return nil
 }
 
 // samePool reports whether all that a pool and its workers know of their
