@@ -150,7 +150,7 @@ func (p *pool) judge(jobs []job, out outcome) {
 	for i := range jobs {
 		jobs[i].result = r
 	}
-	if out.verdict == canceled || r.fate != fateAgain && r.fate != fateRetry {
+	if out.verdict == canceled || !r.fate.waits() {
 		return
 	}
 	tooOld := p.tooOld(time.Now())

@@ -29,6 +29,9 @@ const (
 	fateReturned       // back to its stream, for another worker or another time
 )
 
+// waits reports whether the event waits again in this queue.
+func (f fate) waits() bool { return f == fateRetry || f == fateAgain }
+
 // release settles jobs of w for which no attempt could be made: the first, if
 // there is one, ends with r, the others wait again.
 func (q *queue) release(w *worker, jobs []job, r result) {
@@ -119,10 +122,11 @@ func (q *queue) settle(jobs []job) {
 		e, r := q.entries.at(j.entry), &j.result
 		q.inFlight--
 		e.flags &^= entryInFlight
-		if q.abandoned != keep && (r.fate == fateRetry || r.fate == fateAgain) {
+		switch {
+		case !r.fate.waits():
+		case q.abandoned != keep:
 			r.fate = fateShutdown
-		}
-		if (r.fate == fateRetry || r.fate == fateAgain) && q.isOver(e.ref) {
+		case q.isOver(e.ref):
 			r.fate = fateReturned
 		}
 		switch r.fate {
@@ -148,41 +152,7 @@ func (q *queue) settle(jobs []job) {
 		case fateReturned:
 			q.giveBack(j.entry)
 		default:
-			l := q.lanes.at(j.lane)
-			if r.fate == fateRetry || r.paused {
-				q.counters.retried++
-			}
-			if r.fate == fateRetry {
-				l.status = uint16(r.status)
-			}
-			if r.cut { // for its dead letter: the endpoint may have it
-				e.tries += b2u(e.tries < 255)
-				l.status = 0
-			}
-			switch {
-			case j.until != 0: // its backoff goes on
-				l.readyAt = max(l.readyAt, q.bounded(j.until))
-			case r.fate == fateRetry:
-				e.tries += b2u(e.tries < 255)
-				if r.status != 0 && e.attempts < math.MaxUint16 {
-					e.attempts++
-				}
-				l.readyAt = max(l.readyAt, q.bounded(q.gate.now()+int64(r.backoff)))
-			}
-			if r.alone {
-				e.flags |= entryAlone
-			}
-			e.next = l.head
-			l.head = j.entry
-			l.waiting++
-			if l.tail == 0 {
-				l.tail = j.entry
-			}
-			q.countWaiting(e, +1)
-			q.age.back(&q.entries, j.entry)
-			if q.age.cursor == j.entry {
-				q.kickClock() // it may be too old already
-			}
+			q.waitAgain(j, e)
 		}
 		if j.lane != 0 {
 			q.freeLane(j.lane)
@@ -193,6 +163,45 @@ func (q *queue) settle(jobs []job) {
 	for within && q.limits.queue.Overflow == DropOldest && !q.within() && q.dropOldest(dropQueueFull) {
 	}
 	q.lookDrained()
+}
+
+// waitAgain puts the entry e of a job at the front of its lane, as its result says.
+func (q *queue) waitAgain(j *job, e *entry) {
+	l, r := q.lanes.at(j.lane), &j.result
+	if r.fate == fateRetry || r.paused {
+		q.counters.retried++
+	}
+	if r.fate == fateRetry {
+		l.status = uint16(r.status)
+	}
+	if r.cut { // for its dead letter: the endpoint may have it
+		e.tries += b2u(e.tries < 255)
+		l.status = 0
+	}
+	switch {
+	case j.until != 0: // its backoff goes on
+		l.readyAt = max(l.readyAt, q.bounded(j.until))
+	case r.fate == fateRetry:
+		e.tries += b2u(e.tries < 255)
+		if r.status != 0 && e.attempts < math.MaxUint16 {
+			e.attempts++
+		}
+		l.readyAt = max(l.readyAt, q.bounded(q.gate.now()+int64(r.backoff)))
+	}
+	if r.alone {
+		e.flags |= entryAlone
+	}
+	e.next = l.head
+	l.head = j.entry
+	l.waiting++
+	if l.tail == 0 {
+		l.tail = j.entry
+	}
+	q.countWaiting(e, +1)
+	q.age.back(&q.entries, j.entry)
+	if q.age.cursor == j.entry {
+		q.kickClock() // it may be too old already
+	}
 }
 
 // bounded returns the end of a backoff, which a reload may have shortened meanwhile.
