@@ -68,16 +68,10 @@ func (w *worker) deliver() {
 		end := w.ends[len(w.ends)-1]
 		n, err := w.prepare(jobs[at:end])
 		if err != nil {
-			p.warnUnreadable(err)
-			if !errors.Is(err, errUnreadable) { // the disk may recover
-				p.queue.release(w, jobs[at:], result{fate: fateRetry, backoff: p.config.Retry.next(jobs[at].tries + 1)})
+			if !w.skipUnreadable(jobs[at:], err) {
 				return
 			}
-			if n = 1; at+n == len(jobs) {
-				p.queue.release(w, jobs[at:], result{fate: fateCorrupt})
-			} else {
-				p.queue.finish(jobs[at:at+n], result{fate: fateCorrupt})
-			}
+			n = 1
 		} else {
 			if at+n < end && len(w.ends) == 1 {
 				end = at + p.queue.handBack(jobs[at:end], n)
@@ -102,6 +96,23 @@ func (w *worker) deliver() {
 			w.ends = w.ends[:len(w.ends)-1]
 		}
 	}
+}
+
+// skipUnreadable settles the first of jobs, whose record could not be read, and
+// reports whether w still has the others.
+func (w *worker) skipUnreadable(jobs []job, err error) (goOn bool) {
+	p := w.pool
+	p.warnUnreadable(err)
+	switch {
+	case !errors.Is(err, errUnreadable): // the disk may recover
+		p.queue.release(w, jobs, result{fate: fateRetry, backoff: p.config.Retry.next(jobs[0].tries + 1)})
+		return false
+	case len(jobs) == 1:
+		p.queue.release(w, jobs, result{fate: fateCorrupt})
+		return false
+	}
+	p.queue.finish(jobs[:1], result{fate: fateCorrupt})
+	return true
 }
 
 // shrink lets go of buffers that a large event has left: pool_size of them would
