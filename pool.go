@@ -162,10 +162,12 @@ func (p *pool) judge(jobs []job, out outcome) {
 	}
 }
 
-// conclude counts the attempt for the first n of jobs, tells the gate, and
-// settles them. It reports false when the others have to wait too, for which it
-// has seen to. The first suspects of jobs were refused together: those that wait go
-// alone from then on, as under postpone. w holds its place until none is left.
+// conclude counts the attempt that w made for the first n of jobs, tells the gate
+// what came of it, and settles them. If the endpoint is at fault, or asks for a pause,
+// the other jobs are settled too, to wait again, and goOn is false. suspects is how
+// many of jobs, from the first one, were refused together as a batch: those of them
+// that wait go alone from then on, as under postpone. w counts as busy until none of
+// jobs is left.
 func (p *pool) conclude(w *worker, jobs []job, n, suspects int, out outcome, took time.Duration) (goOn bool) {
 	goOn = out.verdict == delivered || out.verdict == refused
 	p.judge(jobs[:n], out)
@@ -191,21 +193,11 @@ func (p *pool) conclude(w *worker, jobs []job, n, suspects int, out outcome, too
 	if goOn && q.limits.lenient {
 		q.answered = time.Now().UnixMilli()
 	}
-	if w.target != q.gate.target { // where nothing has failed yet
+	if w.target == q.gate.target {
+		changed, tell = q.tellGate(out.verdict, out.retryAfter, probe)
+	} else { // the endpoint has another URL by now, where nothing has failed yet
 		for i := range jobs {
 			jobs[i].result.backoff = 0
-		}
-	} else {
-		switch out.verdict {
-		case delivered:
-			changed, tell = q.gate.succeeded()
-		case failed, misconfigured:
-			changed, tell = q.gate.failed(breaker, probe)
-		case paused:
-			q.gate.pause(min(out.retryAfter, q.limits.retry.MaxRetryAfter))
-		}
-		if probe && (out.verdict == paused || out.verdict == refused) {
-			q.gate.probed(breaker)
 		}
 	}
 	if done {
@@ -221,6 +213,24 @@ func (p *pool) conclude(w *worker, jobs []job, n, suspects int, out outcome, too
 	q.mu.Unlock()
 	p.report(out, breaker, tell)
 	return goOn
+}
+
+// tellGate tells the gate what came of an attempt. It reports whether that opened or
+// closed the breaker, and whether the log is to say that it is open, or closed again.
+func (q *queue) tellGate(v verdict, retryAfter time.Duration, probe bool) (changed, tell bool) {
+	breaker := q.limits.breaker
+	switch v {
+	case delivered:
+		return q.gate.succeeded()
+	case failed, misconfigured:
+		return q.gate.failed(breaker, probe)
+	case paused:
+		q.gate.pause(min(retryAfter, q.limits.retry.MaxRetryAfter))
+	}
+	if probe && (v == paused || v == refused) {
+		q.gate.probed(breaker)
+	}
+	return false, false
 }
 
 // countAttempt counts an attempt whose jobs go on.
