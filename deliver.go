@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"net/http"
 	"slices"
 	"sync"
@@ -119,16 +118,16 @@ func (d *Deliverer) newConsumers(cfg *Config) ([]*consumer, error) {
 	var consumers []*consumer
 	var errs []error
 	for i := range cfg.Endpoints {
-		c := &cfg.Endpoints[i]
-		if c.Disabled || !c.Stream.enabled() {
+		e := &cfg.Endpoints[i]
+		if e.Disabled || !e.Stream.enabled() {
 			continue
 		}
-		w, err := newConsumer(c, d.Transport, cmp.Or(d.Log, slog.Default()))
+		c, err := newConsumer(e, d.Transport, cmp.Or(d.Log, slog.Default()))
 		if err != nil {
-			errs = append(errs, fmt.Errorf("endpoint %q: %w", c.Name, err))
+			errs = append(errs, fmt.Errorf("endpoint %q: %w", e.Name, err))
 			continue
 		}
-		consumers = append(consumers, w)
+		consumers = append(consumers, c)
 	}
 	if len(errs) == 0 && len(consumers) == 0 {
 		errs = append(errs, errors.New(`no endpoint that is enabled has a queue of type "jetstream"`))
@@ -145,9 +144,9 @@ func (d *Deliverer) start(parent context.Context, consumers []*consumer, engine 
 	d.mu.Unlock()
 	var connecting sync.WaitGroup
 	errs := make([]error, len(consumers))
-	for i, w := range consumers {
+	for i, c := range consumers {
 		connecting.Go(func() {
-			if errs[i] = w.start(ctx, engine); errs[i] != nil {
+			if errs[i] = c.start(ctx, engine); errs[i] != nil {
 				cancel()
 			}
 		})
@@ -163,8 +162,8 @@ func (d *Deliverer) stop() {
 	d.running = false
 	d.mu.Unlock()
 	var stopping sync.WaitGroup
-	for _, w := range d.consumers {
-		stopping.Go(func() { w.stop(drain) })
+	for _, c := range d.consumers {
+		stopping.Go(func() { c.stop(drain) })
 	}
 	stopping.Wait()
 }
@@ -176,8 +175,8 @@ func (d *Deliverer) Stats() Stats {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := Stats{Endpoints: make(map[string]EndpointStats)}
-	for _, w := range d.consumers {
-		s.Endpoints[w.endpoint.config.Name] = w.endpoint.queue.stats()
+	for _, c := range d.consumers {
+		s.Endpoints[c.endpoint.config.Name] = c.endpoint.queue.stats()
 	}
 	return s
 }
@@ -191,113 +190,13 @@ func (d *Deliverer) Healthy() error {
 		return errors.New("webhook: the worker is not running")
 	}
 	var errs []error
-	for _, w := range d.consumers {
-		if err := w.healthy(); err != nil {
-			errs = append(errs, fmt.Errorf("endpoint %q: %w", w.endpoint.config.Name, err))
+	for _, c := range d.consumers {
+		if err := c.healthy(); err != nil {
+			errs = append(errs, fmt.Errorf("endpoint %q: %w", c.endpoint.config.Name, err))
 		}
 	}
 	if len(errs) > 0 {
 		return fmt.Errorf("webhook: %w", errors.Join(errs...))
 	}
 	return nil
-}
-
-// A consumer is an endpoint at work in a worker: one whose queue is an intake.
-type consumer struct {
-	config   *Endpoint
-	endpoint *endpoint
-	intake   *intake
-	letters  *streamLetters
-	stopped  context.CancelFunc // ends the writing of dead letters
-
-	mu      sync.Mutex
-	source  stream.Source // nil before it is connected
-	waiting error         // why not
-}
-
-// newConsumer prepares an endpoint, which has been checked.
-func newConsumer(c *Endpoint, rt http.RoundTripper, log *slog.Logger) (*consumer, error) {
-	if err := checkTransport(c, rt); err != nil {
-		return nil, err
-	}
-	own := *c
-	own.Stream, own.DeadLetter = Stream{}, DeadLetter{}
-	own.Queue = Queue{Type: MemoryQueue, Capacity: -1, MaxBytes: -1} // what comes is bounded by the source
-	own.Body.MaxPayload = math.MaxInt64                              // the broker has looked
-	e, err := newEndpoint(&own, rt, log)
-	if err != nil {
-		return nil, err
-	}
-	w := &consumer{config: c, endpoint: e, waiting: errors.New("stream has not been reached")}
-	ctx, stop := context.WithCancel(context.Background())
-	w.stopped = stop
-	w.letters = &streamLetters{endpoint: c.Name, ctx: ctx}
-	w.intake = &intake{
-		queue: e.queue, letters: w.letters, warn: e.pool.warnUnreadable,
-		messages: make(map[uint64]held), tenures: make(map[int]*tenure),
-	}
-	e.queue.store, e.pool.letters = w.intake, w.letters
-	e.queue.gate.leased = true
-	return w, nil
-}
-
-// start starts the endpoint and connects it to its stream.
-func (w *consumer) start(ctx context.Context, engine stream.Driver) error {
-	w.endpoint.start()
-	to := streamConfig(w.config, w.endpoint.log)
-	to.Waiting = func(err error) {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.waiting = fmt.Errorf("stream has not been reached: %w", err)
-	}
-	source, err := engine.Source(ctx, to)
-	if err != nil {
-		return fmt.Errorf("endpoint %q: queue: %w", w.config.Name, err)
-	}
-	w.intake.source, w.letters.source = source, source
-	w.mu.Lock()
-	w.source = source
-	w.mu.Unlock()
-	source.Start(w.intake)
-	return nil
-}
-
-// stop gives all partitions back when their attempts have ended, or the time is
-// over: then attempts are cancelled first.
-func (w *consumer) stop(drain time.Duration) {
-	w.mu.Lock()
-	source := w.source
-	w.mu.Unlock()
-	if source != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), drain)
-		source.Release(ctx)
-		cancel()
-	}
-	w.stopped()
-	late := time.After(endGrace)
-	w.endpoint.pool.stop()
-	w.endpoint.clock.end()
-	closed := endsBefore(late, func() {
-		w.endpoint.clock.ended.Wait()
-		w.intake.burying.Wait()
-		if source != nil {
-			source.Close()
-		}
-	})
-	if !closed {
-		w.endpoint.log.Warn(tooSlow, "what", "NATS")
-	}
-}
-
-func (w *consumer) healthy() error {
-	err := w.endpoint.healthy()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.source == nil {
-		return errors.Join(err, w.waiting)
-	}
-	if failure := w.source.Err(); failure != nil {
-		return errors.Join(err, fmt.Errorf("stream: %w", failure))
-	}
-	return err
 }

@@ -20,12 +20,12 @@ const forwarders = 256
 // for which the stream knows what it has, so that a repetition is noticed.
 const forwardTimeout = 5 * time.Second
 
-// engine is the name under which the stream engine is registered.
-const engine = "jetstream"
+// engineName is the name under which the stream engine is registered.
+const engineName = "jetstream"
 
 // findEngine returns the engine of streams.
 func findEngine() (stream.Driver, error) {
-	d, err := stream.Find(engine)
+	d, err := stream.Find(engineName)
 	if err != nil {
 		return nil, fmt.Errorf(`queue: %w: import _ "github.com/mochi-hooks/webhook/jetstream"`, err)
 	}
