@@ -173,8 +173,8 @@ func isMediaType(s string) bool {
 	return err == nil && strings.Contains(media, "/") && !strings.HasPrefix(media, own)
 }
 
-// messageType returns the content-type among an endpoint's headers, if any.
-func messageType(headers []Header) string {
+// configuredType returns the content-type among an endpoint's headers, if any.
+func configuredType(headers []Header) string {
 	for _, h := range headers {
 		if equalFold(h.Name, "content-type") && isMediaType(string(h.Value)) {
 			return string(h.Value)

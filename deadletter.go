@@ -114,9 +114,9 @@ type letterBox interface {
 	close() error
 }
 
-// marshal returns letters as lines. At the end of a hook there may be many, and
-// little time, of which encoding/json would take a third to a half.
-func marshal(letters ...*deadLetter) ([]byte, error) {
+// marshalLetters returns letters as lines of JSON. When a hook ends there may be many
+// letters and little time, a third to a half of which encoding/json would take.
+func marshalLetters(letters ...*deadLetter) ([]byte, error) {
 	var lines []byte
 	for _, l := range letters {
 		lines = appendText(lines, `{"id":"`, l.ID)

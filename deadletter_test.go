@@ -92,7 +92,7 @@ func TestDeadLetterLineIsJSON(t *testing.T) {
 				Error: text, ContentType: text, Headers: headers, Rule: text, BodyEncoding: text,
 			}
 			l.setBody([]byte(text))
-			lines, err := marshal(&l, &l)
+			lines, err := marshalLetters(&l, &l)
 			if err != nil {
 				t.Fatal(err)
 			}

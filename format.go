@@ -37,7 +37,7 @@ func newFormat(c *Endpoint) format {
 			hasID:     true,
 		}
 	case FormatCloudEventsBinary:
-		ce := cloudEvents{source: b.Source, data: nanomq, dataType: messageType(c.Headers), trace: trace}
+		ce := cloudEvents{source: b.Source, data: nanomq, dataType: configuredType(c.Headers), trace: trace}
 		return format{render: ce.renderBinary}
 	case FormatEMQX:
 		e := emqx{node: b.Node, encoding: b.Encoding}

@@ -245,7 +245,7 @@ func TestBinaryMessageType(t *testing.T) {
 		{"posing as a batch", " application/cloudevents-batch+json", 0, nil, "application/octet-stream"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := cloudEvents{dataType: messageType(tt.headers)}
+			c := cloudEvents{dataType: configuredType(tt.headers)}
 			if got := c.messageType(&event{extra: &extra{contentType: tt.property, marks: tt.marks}}); got != tt.want {
 				t.Errorf("content type %q: got %q, want %q", tt.property, got, tt.want)
 			}

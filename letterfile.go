@@ -162,7 +162,7 @@ func endLine(file *os.File) (size int64, regular bool, err error) {
 
 // write appends letters, each a whole line.
 func (f *letterFile) write(letters ...*deadLetter) (kept int, err error) {
-	lines, err := marshal(letters...)
+	lines, err := marshalLetters(letters...)
 	if err != nil {
 		return 0, err
 	}

@@ -41,7 +41,7 @@ func (s *streamLetters) write(letters ...*deadLetter) (kept int, err error) {
 }
 
 func (s *streamLetters) send(l *deadLetter) error {
-	line, err := marshal(l)
+	line, err := marshalLetters(l)
 	if err != nil {
 		return err
 	}
