@@ -119,7 +119,7 @@ func (b *intake) buryUnreadable(t *tenure, m stream.Message, err error) {
 	defer b.queue.mu.Unlock()
 	t.events--
 	if err != nil {
-		b.giveBack(t)
+		b.giveBackPartition(t)
 		return
 	}
 	b.queue.counters.events[0].Offered++
@@ -174,10 +174,10 @@ func (q *queue) isOver(ref uint64) bool {
 	return ok && in.messages[ref].tenure.over
 }
 
-// giveBack ends a tenure of which an event has ended that another worker has to
-// deal with, or this one later. What comes after it must wait for it, and what
-// still comes from the source, until that has heard of it, comes again.
-func (b *intake) giveBack(t *tenure) {
+// giveBackPartition ends a tenure because an event of it has to be dealt with by
+// another worker, or by this one later: what is behind that event must wait for it.
+// What the source sends before it has heard of this comes again.
+func (b *intake) giveBackPartition(t *tenure) {
 	if t.over {
 		b.look(t)
 		return
@@ -186,13 +186,13 @@ func (b *intake) giveBack(t *tenure) {
 	b.source.Reset(t.partition, true)
 }
 
-// giveBack ends an event that another worker has to deal with.
+// giveBack leaves an event to another worker, and its partition with it.
 func (q *queue) giveBack(at uint32) {
 	b := q.store.(*intake)
 	t := b.messages[q.entries.at(at).ref].tenure
 	b.pass(at)
 	if !t.over {
-		b.giveBack(t)
+		b.giveBackPartition(t)
 	}
 }
 
