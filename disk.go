@@ -36,23 +36,6 @@ const unreadFor = time.Minute
 // from an earlier run into the queue, whose store it becomes.
 func openDisk(q *queue, config *Endpoint, log *slog.Logger) (*disk, error) {
 	c := &config.Queue
-	opts := spool.Options{MaxBytes: c.MaxBytes, Sync: c.Sync, Notify: func(err error) {
-		if err != nil {
-			log.Warn("queue cannot be written, events are kept in memory as far as there is room", "error", err)
-		} else {
-			log.Info("queue can be written again")
-		}
-	}, Room: func() {
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		q.wakeBlocked()
-	}}
-	switch c.Sync {
-	case SyncAlways:
-		opts.Sync = spool.Always
-	case SyncNever:
-		opts.Sync = spool.Never
-	}
 	names, _ := spool.Spools(c.Dir) // opening the folder tells what is wrong
 	dir := filepath.Join(c.Dir, folderOf(names, config.Name))
 	d := new(disk)
@@ -60,7 +43,7 @@ func openDisk(q *queue, config *Endpoint, log *slog.Logger) (*disk, error) {
 	q.counters.known = 1 << 0 // a record may be damaged
 	var corrupt []spool.Ref
 	newer := 0
-	s, found, err := spool.Open(dir, opts, func(ref spool.Ref, rec []byte) {
+	s, found, err := spool.Open(dir, spoolOptions(q, c, log), func(ref spool.Ref, rec []byte) {
 		var ev event
 		q.counters.recovered++
 		switch err := decodeRecord(rec, &ev); {
@@ -90,10 +73,44 @@ func openDisk(q *queue, config *Endpoint, log *slog.Logger) (*disk, error) {
 	}
 	d.spool = s
 	d.await = func(ctx context.Context, ref uint64) error { return s.Wait(ctx, spool.Ref(ref)) }
-	if found.Records > 0 || found.TornBytes > 0 {
-		log.Info("events recovered", "count", found.Records-len(corrupt), "torn_bytes", found.TornBytes)
+	q.countFound(found, len(corrupt), log)
+	return d, nil
+}
+
+// spoolOptions are those of the spool of a queue.
+func spoolOptions(q *queue, c *Queue, log *slog.Logger) spool.Options {
+	opts := spool.Options{
+		MaxBytes: c.MaxBytes,
+		Sync:     c.Sync,
+		Notify: func(err error) {
+			if err != nil {
+				log.Warn("queue cannot be written, events are kept in memory as far as there is room", "error", err)
+			} else {
+				log.Info("queue can be written again")
+			}
+		},
+		Room: func() {
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			q.wakeBlocked()
+		},
 	}
-	lost := found.Lost + len(corrupt)
+	switch c.Sync {
+	case SyncAlways:
+		opts.Sync = spool.Always
+	case SyncNever:
+		opts.Sync = spool.Never
+	}
+	return opts
+}
+
+// countFound counts and logs what was found in a spool when it was opened. corrupt is
+// how many of the records are no events.
+func (q *queue) countFound(found spool.Recovery, corrupt int, log *slog.Logger) {
+	if found.Records > 0 || found.TornBytes > 0 {
+		log.Info("events recovered", "count", found.Records-corrupt, "torn_bytes", found.TornBytes)
+	}
+	lost := found.Lost + corrupt
 	if lost > 0 {
 		log.Warn("damaged events in the queue, skipped", "count", lost)
 	}
@@ -103,7 +120,6 @@ func openDisk(q *queue, config *Endpoint, log *slog.Logger) (*disk, error) {
 	for _, err := range found.Unreadable {
 		log.Warn("part of the queue cannot be read", "error", err)
 	}
-	return d, nil
 }
 
 // folderOf returns the name of the folder of an endpoint's queue, of those that
