@@ -172,18 +172,6 @@ func (e *endpoint) end(reason dropReason) {
 	}
 }
 
-// remains returns what there is to tell of an endpoint that has ended. The rest is
-// megabytes, which a program that goes through many endpoints cannot spare.
-func (e *endpoint) remains() *endpoint {
-	q := e.queue
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.waiting+q.inFlight == 0 && e.disk == nil {
-		q.store = new(memory)
-	}
-	return &endpoint{config: e.config, queue: q}
-}
-
 // causes are the errors in the dead letters of events that were left when an
 // endpoint ended.
 var causes = map[dropReason]string{

@@ -7,8 +7,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync/atomic"
-	"time"
 
 	"github.com/hashicorp/hcl/v2"
 )
@@ -94,22 +92,24 @@ func (h *Hook) reportReload(err error) {
 	}
 }
 
-// A reload is one on its way from the old configuration to the new one.
+// A reload is a new configuration on its way into force: plan makes it, and then
+// either commit or undo ends it.
 type reload struct {
 	hook     *Hook
 	wanted   map[string]bool // keys of the new configuration
-	active   *active
-	added    []*endpoint
-	changed  []change
-	recalled []*departure
-	removed  []*endpoint
-	errs     []error
+	active   *active         // what the callbacks will see
+	added    []*endpoint     // new ones
+	changed  []change        // those that go on
+	recalled []*departure    // of those among changed that had been removed
+	removed  []*endpoint     // those that are missing in the new configuration
+	errs     []error         // why it is refused
 }
 
+// A change is an endpoint, and the one that goes on with its queue.
 type change struct{ old, next *endpoint }
 
-// plan prepares all that can fail. Nothing is different until commit, but that
-// endpoints which had been removed and are wanted again have not ended.
+// plan prepares all that can fail. Until commit everything goes on as it was, except
+// that endpoints which depart and are wanted again do not end.
 func (h *Hook) plan(cfg *Config) *reload {
 	r := &reload{hook: h, wanted: make(map[string]bool)}
 	for i := range cfg.Endpoints {
@@ -150,12 +150,16 @@ func (h *Hook) plan(cfg *Config) *reload {
 	return r
 }
 
-// pair returns, by the names of endpoints of a new configuration, the current ones
-// that go on as these: those with the same key; of the rest those that are a rule of
-// the same section and URL, which selects something else now; and those that were a
-// rule of the same number and selection, whose URL is another one now. What departs
-// comes first where it has the key, and before the latter also where it was in the
-// same place.
+// pair returns which of the current endpoints go on under a new configuration, by the
+// names that they have in it. An endpoint of the new configuration goes on with
+//
+//   - the current one that has its key, or else
+//   - the rule in its place, of the same section and URL, which selects something else
+//     now, unless what has its key departs, or else
+//   - the rule of the same number that selects the same, and whose URL is another one
+//     now, unless what has its key, or was in its place, departs.
+//
+// What departs is recalled instead.
 func pair(wanted []Endpoint, current []*endpoint, departing func(key string, place uint64) *departure) map[string]*endpoint {
 	pairs := make(map[string]*endpoint)
 	rest := make(map[*endpoint]bool)
@@ -186,8 +190,8 @@ func pair(wanted []Endpoint, current []*endpoint, departing func(key string, pla
 	return pairs
 }
 
-// departing returns what departs under a key, or else a rule in the same place, if that
-// is not 0 and no other one is to be what it was.
+// departing returns what departs under a key, or else the rule that departs from a
+// place, unless place is 0 or the new configuration has that rule's key elsewhere.
 func (r *reload) departing(key string, place uint64) *departure {
 	if d := r.hook.departureOf(key); d != nil || place == 0 {
 		return d
@@ -203,8 +207,8 @@ func (r *reload) departing(key string, place uint64) *departure {
 	return nil
 }
 
-// recall keeps a removed endpoint from ending, if there is still time.
-// Otherwise it waits until it has ended: the files may be the same.
+// recall returns the departing endpoint that goes on as c, or nil. If one is just
+// ending it waits for that first: c may have the same files.
 func (r *reload) recall(c *Endpoint) *endpoint {
 	d := r.departing(c.key(), c.known.place)
 	if d == nil || !d.recall() {
@@ -256,80 +260,4 @@ func (r *reload) undo() {
 	for _, d := range r.recalled {
 		h.remove(d.endpoint)
 	}
-}
-
-// A departure is the end of an endpoint that was removed.
-type departure struct {
-	endpoint *endpoint // when it has ended, what Stats needs of it
-	state    atomic.Int32
-	recalled chan struct{} // closed when the endpoint is wanted again
-	ended    chan struct{} // closed when the goroutine has ended
-}
-
-// The states of a departure.
-const (
-	departing int32 = iota // what waits is still delivered
-	recalled               // the endpoint is another's business
-	ending                 // nothing holds it any more
-)
-
-// remove lets an endpoint deliver what waits for as long as the drain timeout
-// allows, and end. h.mu is held.
-func (h *Hook) remove(e *endpoint) {
-	d := &departure{endpoint: e, recalled: make(chan struct{}), ended: make(chan struct{})}
-	h.departures[e.config.key()] = d
-	e.queue.dismiss()
-	go h.depart(d) // Stop waits for it
-}
-
-// depart is the end of an endpoint, in a goroutine of its own.
-func (h *Hook) depart(d *departure) {
-	defer close(d.ended)
-	d.endpoint.drain(h.drain, d.recalled)
-	if !d.state.CompareAndSwap(departing, ending) {
-		return
-	}
-	d.endpoint.end(dropEndpointRemoved)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	d.endpoint = d.endpoint.remains()
-	if s := d.endpoint.queue.stats(); d.endpoint.config.known.rule != 0 && s.Waiting+s.InFlight == 0 {
-		all := Stats{h.gone} // there are as many names as rules, but any number of URLs
-		all.count(d.endpoint)
-		if key := d.endpoint.config.key(); h.departures[key] == d {
-			delete(h.departures, key)
-		}
-	}
-}
-
-// recall reports whether the endpoint has not ended; if it has, it has
-// completely. The goroutine is gone in either case.
-func (d *departure) recall() bool {
-	won := d.state.CompareAndSwap(departing, recalled)
-	if won {
-		close(d.recalled)
-	}
-	<-d.ended
-	return won
-}
-
-// stop waits until the endpoint has ended.
-func (d *departure) stop(drain time.Duration) {
-	<-d.ended
-	if d.state.Load() == recalled { // for a reload that came too late
-		d.endpoint.stop(drain)
-	}
-}
-
-func (h *Hook) departureOf(key string) *departure {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.departures[key]
-}
-
-// install makes a the configuration that the callbacks see.
-func (h *Hook) install(a *active) {
-	h.active.Store(a)
-	h.watch(a.rules.wanted)
-	h.syncs.Store(slices.ContainsFunc(a.endpoints, (*endpoint).syncs))
 }

@@ -187,6 +187,13 @@ func newActive(cfg *Config, each func(*Endpoint) (*endpoint, error)) (a *active,
 	return a, errs
 }
 
+// install makes a the configuration that the callbacks see.
+func (h *Hook) install(a *active) {
+	h.active.Store(a)
+	h.watch(a.rules.wanted)
+	h.syncs.Store(slices.ContainsFunc(a.endpoints, (*endpoint).syncs))
+}
+
 // checkTransport refuses settings that Options.Transport leaves without effect.
 func checkTransport(c *Endpoint, rt http.RoundTripper) error {
 	if rt != nil && !c.Disabled && c.TLS != (TLS{MinVersion: defaultMinTLS}) {
