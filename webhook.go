@@ -229,24 +229,3 @@ func (h *Hook) Stop() error {
 	})
 	return nil
 }
-
-// Stats returns a snapshot of the counters, each endpoint's consistent in
-// itself. Before Init it has no endpoints; those that a reload has removed or
-// disabled stay in it, those that are disabled from the start are not in it.
-func (h *Hook) Stats() Stats {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	s := Stats{Endpoints: make(map[string]EndpointStats)}
-	for name, gone := range h.gone {
-		s.Endpoints[name] = gone.clone()
-	}
-	for _, d := range h.departures {
-		s.count(d.endpoint)
-	}
-	if a := h.active.Load(); a != nil {
-		for _, e := range a.all() {
-			s.count(e)
-		}
-	}
-	return s
-}
