@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"math"
 	"net"
 	"net/http"
@@ -32,6 +33,14 @@ type outcome struct {
 	status     int           // HTTP status, 0 when none was read
 	retryAfter time.Duration // of paused, always positive and not yet capped
 	err        error         // why there is no status; names no secret, no URL
+}
+
+// text describes an outcome.
+func (o *outcome) text() string {
+	if o.status != 0 {
+		return fmt.Sprintf("status %d", o.status)
+	}
+	return o.err.Error()
 }
 
 // A poster sends requests one at a time; a worker owns one. http1Conn is the

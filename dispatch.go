@@ -1,6 +1,8 @@
 package webhook
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -179,6 +181,29 @@ func (q *queue) begin(jobs []job, at uint32) []job {
 		entry: at, ref: e.ref, born: e.born, rec: q.store.load(e.ref, int(e.size)),
 		attempts: int(e.attempts), tries: int(e.tries),
 	})
+}
+
+// errUnreadable is the error for a record that is damaged for good.
+var errUnreadable = errors.New("record is damaged")
+
+// read sets ev to the event of a job, whose fields are then views of the job's
+// record, or of buf if the record has to be fetched from the store, which it
+// returns, grown if necessary.
+func (q *queue) read(j *job, buf []byte, ev *event) ([]byte, error) {
+	if j.rec == nil {
+		rec, err := q.store.fetch(buf, j.ref)
+		if err != nil {
+			if isGone(err) {
+				err = fmt.Errorf("%w: %w", errUnreadable, err)
+			}
+			return buf, err
+		}
+		j.rec, buf = rec, rec
+	}
+	if err := decodeRecord(j.rec, ev); err != nil {
+		return buf, fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	return buf, nil
 }
 
 // putBack returns the lane that w holds without having taken from it.

@@ -5,8 +5,8 @@ import "slices"
 // A format is how events of an endpoint become requests. It is chosen once, and
 // used by many goroutines at a time.
 type format struct {
-	// render makes the request of one event: all but its id and its head. Its
-	// body comes behind what req.body has.
+	// render makes the request of one event: all but its id and its head. It
+	// appends the body to req.body.
 	render func(req *request, ev *event)
 
 	// head is the one of client.heads that the requests have, and contentType
