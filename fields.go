@@ -81,20 +81,6 @@ func ofExtra(f func(dst []byte, x *extra) []byte) fieldFunc {
 	}
 }
 
-func appendIfAny(dst []byte, key, text string) []byte {
-	if text == "" {
-		return dst
-	}
-	return appendText(dst, key, text)
-}
-
-func appendIfNot0(dst []byte, key string, number uint64) []byte {
-	if number == 0 {
-		return dst
-	}
-	return strconv.AppendUint(append(dst, key...), number, 10)
-}
-
 // appendUserProperties appends them as pairs in their order: a key may come
 // more than once (MQTT 5, 3.3.2.3.7).
 func appendUserProperties(dst []byte, x *extra) []byte {
