@@ -3,7 +3,9 @@ package webhook
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"math/rand/v2"
+	"strings"
 )
 
 // eventID is a UUID, version 7 (RFC 9562, section 5.7): 48 bits of Unix
@@ -36,3 +38,15 @@ func (id eventID) append(dst []byte) []byte {
 }
 
 func (id eventID) String() string { return string(id.append(make([]byte, 0, idLen))) }
+
+// parseID reads the text form of an id.
+func parseID(text string) (id eventID, err error) {
+	plain := strings.ReplaceAll(text, "-", "")
+	if len(text) != idLen || hex.DecodedLen(len(plain)) != len(id) {
+		return id, fmt.Errorf("id %q is not a UUID", text)
+	}
+	if _, err := hex.Decode(id[:], []byte(plain)); err != nil || id.String() != strings.ToLower(text) {
+		return id, fmt.Errorf("id %q is not a UUID", text)
+	}
+	return id, nil
+}

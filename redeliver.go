@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -249,16 +248,4 @@ func (r *redelivery) offer(line []byte) error {
 	}
 	e.queue.offerWith(ev, &patience{waits: true})
 	return nil
-}
-
-// parseID reads the text form of an id.
-func parseID(text string) (id eventID, err error) {
-	plain := strings.ReplaceAll(text, "-", "")
-	if len(text) != idLen || hex.DecodedLen(len(plain)) != len(id) {
-		return id, fmt.Errorf("id %q is not a UUID", text)
-	}
-	if _, err := hex.Decode(id[:], []byte(plain)); err != nil || id.String() != strings.ToLower(text) {
-		return id, fmt.Errorf("id %q is not a UUID", text)
-	}
-	return id, nil
 }
