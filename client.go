@@ -1,12 +1,15 @@
 package webhook
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 )
@@ -105,6 +108,21 @@ func (c *client) conn() poster {
 		return &roundTripConn{client: c, sign: sign, ctx: ctx, stop: stop}
 	}
 	return &http1Conn{client: c, sign: sign, ctx: ctx, stop: stop}
+}
+
+// same reports whether the connections of both clients can serve for each
+// other. Certificates are compared as they were read.
+func (c *client) same(o *client) bool {
+	if c.transport != nil {
+		return c.url.String() == o.url.String() && maps.EqualFunc(c.heads, o.heads, (*head).same)
+	}
+	return c.host == o.host && maps.EqualFunc(c.heads, o.heads, (*head).same) &&
+		sameTLS(c.tls, o.tls) && c.proxy.same(o.proxy)
+}
+
+// same reports whether requests with both heads are alike.
+func (h *head) same(o *head) bool {
+	return bytes.Equal(h.text, o.text) && h.hostname == o.hostname && maps.EqualFunc(h.header, o.header, slices.Equal[[]string])
 }
 
 var defaultPorts = map[string]string{"http": "80", "https": "443"}

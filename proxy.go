@@ -70,6 +70,14 @@ func proxyFromEnvironment(u *url.URL, t TLS) (*proxy, error) {
 	return p, nil
 }
 
+// same reports whether both are one proxy; nil is none.
+func (p *proxy) same(o *proxy) bool {
+	if p == nil || o == nil {
+		return p == o
+	}
+	return p.addr == o.addr && p.socks == o.socks && p.user.String() == o.user.String() && sameTLS(p.tls, o.tls)
+}
+
 // isProxyURL reports whether httpproxy takes text for a URL, with or without a
 // scheme.
 func isProxyURL(text string) bool {

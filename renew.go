@@ -1,12 +1,9 @@
 package webhook
 
 import (
-	"bytes"
 	"container/heap"
-	"crypto/tls"
 	"errors"
 	"log/slog"
-	"maps"
 	"net/http"
 	"path/filepath"
 	"reflect"
@@ -225,46 +222,4 @@ func (q *queue) shortenBackoffs(most time.Duration) {
 // unended returns those of p and its older pools that have workers left.
 func (p *pool) unended() []*pool {
 	return slices.DeleteFunc(append(slices.Clone(p.older), p), func(p *pool) bool { return p.live.Load() == 0 })
-}
-
-// same reports whether the connections of both clients can serve for each
-// other. Certificates are compared as they were read.
-func (c *client) same(o *client) bool {
-	if c.transport != nil {
-		return c.url.String() == o.url.String() && maps.EqualFunc(c.heads, o.heads, (*head).same)
-	}
-	return c.host == o.host && maps.EqualFunc(c.heads, o.heads, (*head).same) &&
-		sameTLS(c.tls, o.tls) && c.proxy.same(o.proxy)
-}
-
-func (h *head) same(o *head) bool {
-	return bytes.Equal(h.text, o.text) && h.hostname == o.hostname && maps.EqualFunc(h.header, o.header, slices.Equal[[]string])
-}
-
-func (p *proxy) same(o *proxy) bool {
-	if p == nil || o == nil {
-		return p == o
-	}
-	return p.addr == o.addr && p.socks == o.socks && p.user.String() == o.user.String() && sameTLS(p.tls, o.tls)
-}
-
-func sameTLS(a, b *tls.Config) bool {
-	if a == nil || b == nil {
-		return a == b
-	}
-	return a.ServerName == b.ServerName && a.MinVersion == b.MinVersion && a.InsecureSkipVerify == b.InsecureSkipVerify &&
-		(a.RootCAs == nil) == (b.RootCAs == nil) && (a.RootCAs == nil || a.RootCAs.Equal(b.RootCAs)) &&
-		slices.EqualFunc(clientChain(a), clientChain(b), bytes.Equal)
-}
-
-// clientChain is the client certificate that connections show, and so its key.
-func clientChain(cfg *tls.Config) [][]byte {
-	if cfg.GetClientCertificate == nil {
-		return nil
-	}
-	cert, err := cfg.GetClientCertificate(nil)
-	if err != nil {
-		return nil
-	}
-	return cert.Certificate
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/youmark/pkcs8"
 )
@@ -80,6 +81,30 @@ func baseTLSConfig(host string) *tls.Config {
 		// A reconnect then costs one round trip and no certificates.
 		ClientSessionCache: tls.NewLRUClientSessionCache(0),
 	}
+}
+
+// sameTLS reports whether connections by both configurations are alike; nil is plain
+// TCP.
+func sameTLS(a, b *tls.Config) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.ServerName == b.ServerName && a.MinVersion == b.MinVersion && a.InsecureSkipVerify == b.InsecureSkipVerify &&
+		(a.RootCAs == nil) == (b.RootCAs == nil) && (a.RootCAs == nil || a.RootCAs.Equal(b.RootCAs)) &&
+		slices.EqualFunc(clientChain(a), clientChain(b), bytes.Equal)
+}
+
+// clientChain is the client certificate that connections show, which stands for its
+// key, too.
+func clientChain(cfg *tls.Config) [][]byte {
+	if cfg.GetClientCertificate == nil {
+		return nil
+	}
+	cert, err := cfg.GetClientCertificate(nil)
+	if err != nil {
+		return nil
+	}
+	return cert.Certificate
 }
 
 // addRoots adds the certificates of a file, at least one.
