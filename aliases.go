@@ -31,10 +31,10 @@ func (h *Hook) OnQosPublish(cl *mqtt.Client, pk packets.Packet, _ int64, _ int) 
 	s.topicOf(cl, &pk)
 }
 
-// topicOf returns the topic of a message for cl, and learns its alias if it has
-// both. A message with an alias alone has the topic that was told with the alias, if
-// that was a message of the same signed topic, or else its own signed topic: the
-// alias may be another connection's. It returns "" if nobody knows.
+// topicOf returns the topic of a message for cl, and learns its alias if it has both.
+// A message with an alias alone has the topic that came with the alias before, unless
+// it was signed with another topic than the message that brought that: then the alias
+// may be another connection's, and its signed topic counts. It returns "" if nobody knows.
 func (s *session) topicOf(cl *mqtt.Client, pk *packets.Packet) string {
 	if !pk.Properties.TopicAliasFlag {
 		return pk.TopicName

@@ -68,9 +68,9 @@ type request struct {
 	partition   int // of a stream
 }
 
-// classify says what a status means. retryAfter is the pause that the reply
-// asks for, 0 for none: a 429 or 503 without a usable Retry-After leaves the
-// pause to the backoff.
+// classify says what a status means. retryAfter is the pause that the reply asks
+// for, 0 for none: after a 429 or 503 without a usable Retry-After the backoff says
+// how long to wait.
 func classify(status int, retryAfter time.Duration) verdict {
 	switch status {
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:

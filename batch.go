@@ -13,8 +13,8 @@ type batch struct {
 }
 
 // prepareBatch makes the request for the first n of jobs, as many as fit. A request
-// has one set of headers, so those with the first one's come to the front; the order
-// of a lane's jobs stays. The error is that of the first job.
+// has one set of headers, so it moves the jobs that have those of the first one to the
+// front, without changing the order within a lane. The error is that of the first job.
 func (w *worker) prepareBatch(jobs []job) (n int, err error) {
 	p, b, req := w.pool, &w.batch, &w.req
 	c := &p.config.Batch

@@ -11,7 +11,7 @@ import (
 // What becomes of events that end without having been delivered.
 
 // giveUpOld ends the jobs whose events are too old, and returns the others. The
-// clock has not found them when they do not come in the order of their age.
+// clock misses such events when they have not come in the order of their age.
 func (p *pool) giveUpOld(jobs []job) []job {
 	tooOld := p.tooOld(time.Now())
 	if !anyBorn(tooOld, jobs) {
@@ -105,9 +105,9 @@ func (p *pool) ofAge() string {
 	return why
 }
 
-// bury writes the dead letters of jobs, which count all their attempts. What a
-// file does not take, or cannot be read, is lost, and logged; a stream has to take
-// it, else there is an error.
+// bury writes the dead letters of jobs, whose tries are all the attempts there were.
+// A letter that a file does not take, or whose record cannot be read, is lost, which
+// is counted and logged. A stream has to take all: else there is an error.
 func (p *pool) bury(jobs []job, cause string) error {
 	if p.letters == nil {
 		return nil

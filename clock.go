@@ -166,8 +166,8 @@ func (c *clock) expire(now time.Time) time.Duration {
 	return 0
 }
 
-// sumUpDrops returns the drops that are due to be told, or nothing and when to
-// ask again.
+// sumUpDrops returns the drops that are to be logged now, as attributes, and how long
+// nothing more will be.
 func (c *clock) sumUpDrops(now time.Time) ([]any, time.Duration) {
 	if c.queue.unlogged == 0 {
 		return nil, time.Hour

@@ -66,10 +66,10 @@ func attributesOf(ev *event) attributes {
 	return a
 }
 
-// isAttribute reports whether s can be the value of an attribute: CloudEvents
-// 1.0, "Type System", leaves out control characters, what is no character, and
-// what is not UTF-8; its Go SDK takes nothing but blanks for empty. Such a topic or
-// name is still in NanoMQ's body.
+// isAttribute reports whether s can be the value of an attribute. CloudEvents 1.0,
+// "Type System", excludes control characters, noncharacters, and what is not UTF-8, and
+// its Go SDK takes a value of blanks alone for an empty one. A topic or name that
+// cannot be an attribute is still in NanoMQ's body.
 func isAttribute(s string) bool {
 	return utf8.ValidString(s) && strings.TrimSpace(s) != "" && strings.IndexFunc(s, func(r rune) bool {
 		return r < ' ' || r >= 0x7f && r <= 0x9f || r >= 0xfdd0 && r <= 0xfdef || r&0xfffe == 0xfffe

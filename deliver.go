@@ -29,10 +29,10 @@ func Deliver(ctx context.Context, cfg *Config) error {
 //
 // An event is acknowledged to the stream when its endpoint has answered with a
 // 2xx status, or its dead letter is in the stream for those, so that each is
-// delivered at least once. The events of one client are in order, over workers
-// too, but for one attempt for each client that was under way in a worker that
-// lost its partitions without knowing it, being paused for example: it may still
-// arrive, late and for the second time.
+// delivered at least once. The events of one client are in order, across workers
+// too, with one exception: when a worker has lost its partitions without knowing
+// it, because its process was paused for example, one attempt for each client that
+// was under way there may still arrive, late and for the second time.
 //
 // The fields must not change after Run was called. A Deliverer runs once. Its
 // methods are safe for concurrent use.

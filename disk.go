@@ -21,15 +21,15 @@ type disk struct {
 	unread atomic.Pointer[unread] // the last time that a record could not be read
 }
 
-// An unread is a record that could not be read for now: it is tried again, and what
-// is behind it waits.
+// An unread is a record that could not be read for now: it is read again later, and
+// what is behind it in its lane waits.
 type unread struct {
 	err error
 	at  time.Time
 }
 
-// unreadFor is how long a queue says so: somewhat longer than a retry takes, if its
-// backoff is the usual one.
+// unreadFor is for how long the queue is unhealthy because of an unread record: longer
+// than it takes until the next try, with the default backoff.
 const unreadFor = time.Minute
 
 // openDisk opens an endpoint's spool and puts the events that are left there
@@ -173,8 +173,8 @@ func (d *disk) cost(size int) int64 { return spool.Cost(size) }
 
 func (d *disk) overhead() int64 { return d.spool.Overhead() }
 
-// wait waits until a record is synced, until the deadline. It reports whether
-// it is.
+// wait waits until a record is synced, at most until the deadline, and reports
+// whether it is.
 func (d *disk) wait(ref uint64, deadline time.Time) bool {
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()

@@ -46,8 +46,8 @@ func (q *queue) hold(w *worker) {
 	q.busy++
 }
 
-// awaitToken has the clock see to it that the workers go on when there is a token
-// again, if that was the last one.
+// awaitToken makes sure that the clock lets workers go on when there is a token
+// again, if there is none now.
 func (q *queue) awaitToken() {
 	if q.gate.limiter != nil && q.gate.tokenIn(q.gate.now()) > 0 {
 		q.kickClock()
@@ -163,8 +163,8 @@ func (q *queue) takeJob(w *worker, laneAt uint32, l *lane) {
 	j.lane, j.until, l.readyAt = laneAt, l.readyAt, 0
 }
 
-// freshen lets an entry's age begin anew that waited while others got an answer, if
-// that is so in this queue.
+// freshen lets the age of an entry that was never sent begin anew when others got an
+// answer meanwhile, if limits.lenient says so.
 func (q *queue) freshen(e *entry) {
 	if q.limits.lenient && e.tries == 0 {
 		e.born = max(e.born, q.answered)
@@ -238,8 +238,8 @@ func (q *queue) takeWaiting(n int) (jobs []job) {
 	return jobs
 }
 
-// takeBehind takes the events that wait whose records lie behind a place in the
-// store, in order to end them. They are at the ends of their lanes.
+// takeBehind takes those of the events that wait whose records lie behind a place in
+// the store, in order to end them. They are at the ends of their lanes.
 func (q *queue) takeBehind(ref uint64) (jobs []job) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -70,7 +70,7 @@ func appendMessage(dst []byte, ev *event, enc Encoding) []byte {
 }
 
 // middles has what stands between topic and user name in the message events, by
-// kind, QoS (two bits) and the retain flag: one copy instead of seven, some of a byte.
+// kind, QoS (two bits) and the retain flag: it takes one copy instead of seven.
 var middles = func() (middles [kindEnd][4][2]string) {
 	for k := kindPublish; k < kindEnd; k++ {
 		for qos := range middles[k] {

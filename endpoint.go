@@ -22,9 +22,9 @@ const (
 // tooSlow is logged with what kept Stop waiting for longer.
 const tooSlow = "stopped without waiting for what is too slow"
 
-// endsBefore reports whether do, which may wait for what nobody can end, such as a
-// system call or a foreign http.RoundTripper, returns before it is late. Else its
-// goroutine ends with it.
+// endsBefore runs do in a goroutine and reports whether it has returned before it is
+// late. do may wait for what nobody can end, such as a system call or a foreign
+// http.RoundTripper: the goroutine then stays until that has returned.
 func endsBefore(late <-chan time.Time, do func()) bool {
 	ended := make(chan struct{})
 	go func() {
@@ -40,9 +40,8 @@ func endsBefore(late <-chan time.Time, do func()) bool {
 }
 
 // An endpoint is a configured receiver at work: its queue, its workers and its
-// clock. It has nothing in common with other endpoints. It does not change: a
-// reload makes another one that goes on with the queue and the clock; see
-// renew.
+// clock. It shares nothing with other endpoints. It does not change: a reload
+// makes another one that goes on with the queue and the clock; see renew.
 type endpoint struct {
 	config   *Endpoint
 	log      *slog.Logger

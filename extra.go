@@ -84,7 +84,7 @@ func (ev *event) more() *extra {
 	return ev.extra
 }
 
-// only returns ev without what nobody wants.
+// only returns ev without what is not among w.
 func (ev *event) only(w wants) event {
 	out := *ev
 	if w&wantIP == 0 && !hasIP(ev.kind) {
@@ -151,8 +151,8 @@ func (ev *event) addClient(w wants, cl *mqtt.Client) {
 	}
 }
 
-// addMessage adds what is known of the message that an event is about. Other
-// events have x too.
+// addMessage adds what is known of the message that an event is about. It copies x,
+// which other events about the message share.
 func (ev *event) addMessage(x *extra) {
 	if x == nil {
 		return

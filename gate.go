@@ -27,7 +27,7 @@ type gate struct {
 
 	limiter *rate.Limiter // a token for each attempt; nil for no limit
 
-	target int // rises when the endpoint gets another URL: what becomes of attempts on an earlier one says nothing
+	target int // rises when the endpoint gets another URL: what comes of attempts at an earlier one says nothing about it
 }
 
 func (g *gate) now() int64 { return int64(time.Since(g.epoch)) }
@@ -69,8 +69,8 @@ func (g *gate) takeToken() {
 	}
 }
 
-// tokenIn returns how long after now the next attempt has its token, 0 if it
-// has one. The rounding is the limiter's own: what is 0 here is allowed there.
+// tokenIn returns how long after now there is a token for the next attempt, 0 if
+// there is one. It rounds as the limiter does: what is 0 here is allowed there.
 func (g *gate) tokenIn(now int64) int64 {
 	if g.limiter == nil {
 		return 0
@@ -82,8 +82,8 @@ func (g *gate) tokenIn(now int64) int64 {
 // at is the time of an instant.
 func (g *gate) at(now int64) time.Time { return g.epoch.Add(time.Duration(now)) }
 
-// limit changes the rate limit. Tokens that there are stay, and those that are
-// owed: no change of the limit is a burst.
+// limit changes the rate limit. The tokens that there are stay, and so do those that
+// are owed, so that no change of the limit makes a burst.
 func (g *gate) limit(r RateLimit) {
 	switch limit, now := rate.Limit(r.PerSecond), g.at(g.now()); {
 	case r.PerSecond == 0:
@@ -158,8 +158,8 @@ func (g *gate) retarget() {
 	*g = gate{epoch: g.epoch, limiter: g.limiter, target: g.target + 1}
 }
 
-// shorten ends what began under earlier settings when it would have ended at the
-// latest if it began now.
+// shorten bounds what began under earlier settings: it lasts no longer than it could
+// if it began now.
 func (g *gate) shorten(b Breaker, mostPause time.Duration) {
 	now := g.now()
 	if b.Failures < 0 {

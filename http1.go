@@ -45,8 +45,8 @@ const (
 // to idle clients, a new one takes its place. Within idleCheck there is no look
 // where a socket exchanges the whole request: unasked bytes then show when the
 // reply comes behind them, and if it comes soon, the request is sent again on a
-// new connection, too. What nothing can tell, unasked
-// bytes that come behind a request, is taken for its reply.
+// new connection, too. Unasked bytes that come behind a request are taken for its
+// reply, as nothing can tell them from it.
 type http1Conn struct {
 	client *client
 	sign   *signer         // nil: requests are not signed
@@ -92,8 +92,8 @@ func (p *http1Conn) post(req *request, now, deadline time.Time) outcome {
 	}
 }
 
-// connect sees to it that there is a connection for a request with a body of some
-// length that starts now.
+// connect makes sure that there is a usable connection for a request that starts now
+// and has a body of the given length.
 func (p *http1Conn) connect(now time.Time, length int) error {
 	if err := p.ctx.Err(); err != nil {
 		return err

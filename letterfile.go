@@ -43,8 +43,9 @@ const letterTimeout = 5 * time.Second
 
 var errNotTaken = fmt.Errorf("the file has not taken what was written to it for %v", letterTimeout)
 
-// inTime does something with the file, or gives up waiting for that or for others,
-// at once if the file is known to hang.
+// inTime calls do when nobody else uses the file, and returns its error. It gives up
+// when that takes longer than letterTimeout, the wait for others included, and at once
+// if the file is known to hang; do may still end later.
 func (f *sharedFile) inTime(do func() error) error {
 	if begun := f.begun.Load(); begun != nil && time.Since(*begun) >= letterTimeout {
 		return errNotTaken

@@ -25,8 +25,8 @@ func (s *streamLetters) write(letters ...*deadLetter) (kept int, err error) {
 		err := s.send(l)
 		var refused *stream.Refused
 		if errors.As(err, &refused) {
-			// As JSON it is longer than the event was. It will never fit, and
-			// what is behind it must not wait forever.
+			// As JSON the letter is longer than the event was. It will never fit,
+			// and what is behind it must not wait forever.
 			short := *l
 			short.Error = fmt.Sprintf("%s; a body of %d bytes is too long for the stream", l.Error, len(l.Body))
 			short.Body, short.BodyEncoding = "", bodyOmitted

@@ -11,7 +11,7 @@ type limits struct {
 	breaker    Breaker
 	batch      Batch  // MaxEvents is 1 for none
 	forwards   bool   // deliveries are into a stream
-	lenient    bool   // events that were never sent age only while nothing gets an answer
+	lenient    bool   // the age of an event that was never sent counts from the last answer to others
 	events     uint32 // bit set of the kinds that a rule names
 	workers    int    // that may be busy at a time
 }

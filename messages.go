@@ -24,24 +24,25 @@ type message struct {
 
 	extra *extra // nil for none
 
-	done   bool // acknowledged, kept for what it awaits only
+	done   bool // acknowledged: it is kept only for what it awaits
 	awaits awaits
 }
 
-// awaits is what may come of a message that has been reported, and is no other one.
+// awaits says what the broker may yet tell of a message that has been reported, and
+// must not be taken for another one.
 type awaits uint8
 
 const (
-	// The client may answer before the goroutine that wrote the message gets to
-	// report it.
+	// OnPacketSent: the client may answer before the goroutine that wrote the
+	// message gets to report it.
 	awaitSent awaits = 1 << iota
 
-	// What is published while a session resumes is sent by R, with all that is in
-	// flight, and once more by W, in whose queue it is, too.
+	// Another sending: what is published while a session resumes is sent by R, with
+	// all that is in flight, and once more by W, in whose queue it is, too.
 	awaitQueued
 
-	// A takeover may have what is in flight sent again although it has been
-	// acknowledged, until the broker has worked on that.
+	// OnQosComplete: until the broker has dealt with an acknowledgement, a takeover
+	// may have the message sent again.
 	awaitBroker
 )
 
@@ -55,8 +56,8 @@ type earlyMessage struct {
 // in flight for a client by default.
 const earlyMax = 8192
 
-// reportEarly makes the message_delivered that waited for their connection, or for
-// the end of a session whose last connection broke before it was reported.
+// reportEarly makes the message_delivered of early messages: now that their connection
+// is reported, or that the session ends without that.
 func (h *Hook) reportEarly(s *session) {
 	for i := range s.early {
 		h.delivered(s.early[i].to, &s.early[i].message)
@@ -81,10 +82,10 @@ func (h *Hook) newMessage(s *session, cl *mqtt.Client, pk *packets.Packet) messa
 
 // is reports whether pk is m once more. A packet id alone does not tell: the
 // broker forgets messages without saying so and gives their ids to others.
-// Neither does DUP: it is not set on every repetition, and set on the first
-// sending of what was queued for an absent client. Another hook may make another payload
-// and topic of them each time that it is sent. A retained message has the number of its
-// publication each time that a client subscribes.
+// Neither does DUP: it is not set on every repetition, and it is set on the first
+// sending of what was queued for an absent client. Payload and topic need not be the
+// same, as another hook may change them at each sending. The number does tell, but not
+// for a retained message, which has that of its publication whenever a client subscribes.
 func (m *message) is(pk *packets.Packet) bool {
 	if m.published != publishedAt(pk) || m.from != pk.Origin || m.number != numberOf(pk) {
 		return false
@@ -100,17 +101,17 @@ func publishedAt(pk *packets.Packet) int64 {
 	return pk.Created + int64(pk.Connect.WillProperties.WillDelayInterval)
 }
 
-// lateMessages are those of a connection that another one has followed, or whose
-// session has ended, by packet id, that were reported although their OnPacketSent is
-// yet to come.
+// lateMessages are, by packet id, the messages of a connection that have been reported
+// although their OnPacketSent is yet to come, when another connection has followed it or
+// its session has ended.
 type lateMessages map[uint16]*message
 
-// lateWait is how long that may take: W needs nothing but time on a processor, and a
-// client that reads.
+// lateWait is how long OnPacketSent may be late: W needs nothing for it but time on a
+// processor, and a client that reads.
 const lateWait = 10 * time.Second
 
-// keepLate keeps late messages from being reported once more, when s.cl gives way:
-// their packet ids are other messages' from then on.
+// keepLate remembers the late messages of s.cl apart, when that gives way, so that they
+// are not reported once more: in the session their packet ids are other messages' now.
 func (h *Hook) keepLate(s *session) {
 	late := make(lateMessages)
 	for id, m := range s.messages {
@@ -174,8 +175,8 @@ func (s *session) remember(id uint16, m *message) *message {
 	return &kept
 }
 
-// limitQueued ends the wait for what W may have in its queue, too, lateWait after the
-// last that R has sent.
+// limitQueued ends the wait for awaitQueued, of all messages of s, lateWait after it was
+// called last.
 func (h *Hook) limitQueued(s *session) {
 	if s.queued != nil {
 		s.queued.Reset(lateWait)
@@ -203,10 +204,10 @@ func (s *session) forgetLost() {
 	}
 }
 
-// awaitsAck reports whether s awaits the acknowledgement of what cl was sent. What
-// the connection before has written, and tells late, R of cl is about to send again
-// until it is connected. After that, and in another session, it has been sent again or
-// never will be, and its packet id is another message's.
+// awaitsAck reports whether s awaits the acknowledgement of what cl was sent. If cl is
+// the connection before s.cl and tells late what it has written, that is so until s.cl is
+// connected, whose R is about to send it again. After that, and in another session, it
+// has been sent again or never will be, and its packet id is another message's.
 func (s *session) awaitsAck(cl *mqtt.Client) bool {
 	return s.cl.Load() == cl || s.resumed && s.state == sessionAccepted || s.isEarly(cl)
 }
@@ -266,11 +267,13 @@ func (h *Hook) ackRead(cl *mqtt.Client, pk *packets.Packet) {
 }
 
 // OnQosComplete learns that the broker is done with a message, whose packet id may
-// stand for another one from then on. If the connection is closed, then another one
-// may have taken along what was in flight before.
+// stand for another one from then on.
 func (h *Hook) OnQosComplete(cl *mqtt.Client, pk packets.Packet) {
-	if pk.Created != 0 || pk.FixedHeader.Type == packets.Pubrel || cl.Closed() {
-		return // those are about what cl has published
+	if pk.Created != 0 || pk.FixedHeader.Type == packets.Pubrel {
+		return // it is about what cl has published
+	}
+	if cl.Closed() {
+		return // another connection may have taken along what was in flight before
 	}
 	s := h.sessions.lock(cl.ID)
 	defer h.sessions.unlock(s)
@@ -279,10 +282,10 @@ func (h *Hook) OnQosComplete(cl *mqtt.Client, pk packets.Packet) {
 	}
 }
 
-// answered returns the message that a client answers, and whether the broker has it in
-// flight; not if it has a PUBREL instead, which is what a takeover sends then. If
-// OnPacketSent has not been called for it, because W has written it but got no further,
-// it makes message_delivered.
+// answered returns the message that a client answers, and whether the broker still has
+// it in flight, which it does not when it has a PUBREL in its place: that is what a
+// takeover sends then. If OnPacketSent has not been called for the message, because W has
+// written it but got no further, answered makes message_delivered.
 func (h *Hook) answered(s *session, cl *mqtt.Client, id uint16) (m *message, unfinished bool) {
 	m = s.messages[id]
 	if cl.State.Inflight == nil {
@@ -316,8 +319,8 @@ func (h *Hook) OnQosDropped(cl *mqtt.Client, pk packets.Packet) {
 	}
 }
 
-// settle ends the wait of a message for what has come. It is forgotten when it is done
-// and nothing of it may come that would be taken for that of a new one.
+// settle ends the wait of a message for what has come. It forgets the message when that
+// is done and awaits nothing more.
 func (s *session) settle(id uint16, what awaits) {
 	m := s.messages[id]
 	if m == nil {

@@ -9,11 +9,11 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 )
 
-// signPublish writes into a message who publishes it, and its topic, where the broker
-// has what a CONNECT says. It does nothing with that in a PUBLISH, but copies it with
-// the message to wherever that is kept: the client id may be another user's by the
-// time of a delivery, and the topic replaced by an alias. The number tells one message
-// from another.
+// signPublish writes into a message who publishes it, its topic, and a number that tells
+// it from other messages. It uses the fields that hold what a CONNECT says: in a PUBLISH
+// the broker does nothing with them, but copies them wherever it keeps the message. By
+// the time of a delivery the client id may be another user's, and an alias may stand in
+// place of the topic.
 func (t *tracker) signPublish(cl *mqtt.Client, pk *packets.Packet) {
 	pk.Connect.Keepalive = uint16(t.published.Add(1))
 	pk.Connect.ClientIdentifier, pk.Connect.Username = cl.ID, cl.Properties.Username

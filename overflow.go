@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// A patience is what a publish has that may wait for room: in no queue before it has
-// been offered to all, and then in all that are full at once.
+// A patience is how a publish that may wait for room waits. It is offered to all
+// queues first, without waiting, and then waits for all that were full at the same time.
 type patience struct {
-	waits bool      // else it is told that it has to
-	since time.Time // when it began; zero: it did not wait yet
-	turn  *turn     // that it has until then, nil for none
+	waits bool      // the offer waits for room; else it only says that it would have to
+	since time.Time // from when the block timeout counts; zero before that
+	turn  *turn     // that the publish has until it waits, nil for none
 }
 
-// begin is called when the publish has to wait.
+// begin begins the waiting.
 func (p *patience) begin() {
 	if p.since.IsZero() {
 		p.since = time.Now()
@@ -24,7 +24,7 @@ func (p *patience) begin() {
 
 // A waiter is a publish that waits for room.
 type waiter struct {
-	since time.Time     // that of its patience, which must not come onto the heap for those that do not wait
+	since time.Time     // that of its patience; a pointer to that would put it on the heap for every publish
 	room  chan struct{} // holds one: a wake-up must not be lost while the waiter is about to wait
 }
 
@@ -107,10 +107,10 @@ func (q *queue) refusedRoom(cost int64) bool {
 // blocks reports whether publishes wait for room.
 func (q *queue) blocks() bool { return q.limits.queue.Overflow == Block && q.limits.workers > 0 }
 
-// waitForRoom admits an event as soon as it is the first of those that wait and there
-// is room for it, until the block timeout is over, and returns what came of it. The
-// lock is released meanwhile. Nobody overtakes: those that wait may be the client's
-// own, and one that needs much room would never have it. A reload wakes all.
+// waitForRoom calls admit as soon as the event is the first of those that wait and
+// there may be room for it, until the block timeout is over, and returns what came of
+// it. The lock is released meanwhile. Nobody overtakes: those in front may be events of
+// the same client, and one that needs much room would never get it. A reload wakes all.
 func (q *queue) waitForRoom(p *patience, admit func() dropReason) (reason dropReason) {
 	p.begin()
 	most := q.waitsFor(p.since)
@@ -135,8 +135,8 @@ func (q *queue) waitForRoom(p *patience, admit func() dropReason) (reason dropRe
 		if left <= 0 && (q.blocked[0] == w || q.waitsFor(q.blocked[0].since) > 0) {
 			break
 		}
-		// Where the first leaves too, because its time is over or a reload has
-		// changed the policy, it goes first, and there may be room then.
+		// If the time is over for the first one, too, or a reload has changed the
+		// policy, that one leaves before this one, which may find room then.
 		timer.Reset(max(left, time.Millisecond))
 	}
 	at := slices.Index(q.blocked, w)
@@ -147,7 +147,7 @@ func (q *queue) waitForRoom(p *patience, admit func() dropReason) (reason dropRe
 	return reason
 }
 
-// waitsFor returns how long a publish may wait yet that waits since then.
+// waitsFor returns for how much longer a publish may wait whose waiting began at since.
 func (q *queue) waitsFor(since time.Time) time.Duration {
 	if !q.blocks() {
 		return 0

@@ -78,7 +78,7 @@ func (p *proxy) same(o *proxy) bool {
 	return p.addr == o.addr && p.socks == o.socks && p.user.String() == o.user.String() && sameTLS(p.tls, o.tls)
 }
 
-// isProxyURL reports whether httpproxy takes text for a URL, with or without a
+// isProxyURL reports whether httpproxy takes text for a URL, which may lack its
 // scheme.
 func isProxyURL(text string) bool {
 	u, err := url.Parse(text)
@@ -96,8 +96,9 @@ func (p *proxy) headers() []Header {
 	return []Header{{"Proxy-Authorization", Secret(basicAuth(p.user))}}
 }
 
-// connect makes conn, a new connection to the proxy, one to the endpoint at
-// target, host and port. Whoever calls sets conn's deadline, before and after.
+// connect asks the proxy at the other end of conn, a new connection, to connect it to
+// target, the host and port of an endpoint. The caller sets conn's deadline, before and
+// again after it.
 func (p *proxy) connect(ctx context.Context, conn net.Conn, target string) error {
 	if p.socks {
 		return p.connectSOCKS(ctx, conn, target)

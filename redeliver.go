@@ -20,17 +20,17 @@ import (
 
 // Redeliver sends the events of a dead letter file again, each to the endpoint
 // of cfg that has its name, with the id that it had: a receiver that keeps ids
-// sees a repetition as one. Order, retry and breaker are the endpoint's. Ages
-// count anew, and for an event that was never sent only from the last answer
-// that others got. With Batch, what is not in the endpoint's present format goes
-// alone, as it was. The file stays as it is, and no dead letters are written: what
-// is refused again is still in the file, and sending the file once more does
-// no harm.
+// sees a repetition as one. Order, retry and breaker are the endpoint's. The age
+// of an event, for Retry.MaxAge, begins when it is read from the file, and again
+// whenever the endpoint answers, until the event has been sent once. With Batch,
+// what is not in the endpoint's present format goes alone, as it was. The file
+// stays as it is, and no dead letters are written: what is refused again is still
+// in the file, and sending the file once more does no harm.
 //
 // Redeliver returns when every event is delivered or given up, or when ctx is
-// done. The Stats tell what became of them; the error joins what was wrong
-// with single lines, a hundred at most and how many more, and says if not all were
-// delivered, and why the last one was not.
+// done. The Stats tell what became of them. The error joins what was wrong with
+// single lines, a hundred of them at most and the number of the others, and, for each
+// endpoint, how many events were not delivered and why the last of those was not.
 func Redeliver(ctx context.Context, cfg *Config, file string) (Stats, error) {
 	cfg, err := cfg.resolve()
 	if err != nil {
@@ -105,8 +105,8 @@ func (f *format) fitsBatch(ev *event) bool {
 	return ev.reason == own && !isBinary
 }
 
-// hasMemberID reports whether a body has an id: a letter may come from times when it
-// was one of body.fields.
+// hasMemberID reports whether a body has an id: a letter may be from a time when id
+// was among body.fields.
 func hasMemberID(body []byte) bool {
 	var members map[string]json.RawMessage
 	return json.Unmarshal(body, &members) == nil && members["id"] != nil
@@ -169,7 +169,8 @@ func (r *redelivery) run(ctx context.Context, letters io.Reader) (Stats, error) 
 	return stats, errors.Join(errs...)
 }
 
-// mostBadLines is how many lines are told of which are wrong: a file may have millions.
+// mostBadLines bounds the lines whose mistakes are told one by one: a file may have
+// millions.
 const mostBadLines = 100
 
 // offerAll offers each line's event to its endpoint.

@@ -138,8 +138,8 @@ func (e *endpoint) renew(old *endpoint) {
 	e.pool.start()
 }
 
-// closeOld closes what old had open and its successor, e, does not use. It may
-// wait for a disk.
+// closeOld closes the dead letter file that old had open if its successor, e, has
+// another one or none. It may wait for a disk.
 func (e *endpoint) closeOld(old *endpoint) {
 	if letters := old.pool.letters; letters != nil && letters != e.pool.letters {
 		if err := letters.close(); err != nil {
@@ -160,8 +160,8 @@ func (q *queue) retire(p *pool) {
 }
 
 // scatter gives each event that waits a lane of its own, the oldest first: none waits
-// for another any more. Those stay together that have been tried, as a lane has one
-// backoff.
+// for another any more. Events that have been tried stay together in their lane, which
+// has one backoff for them.
 func (q *queue) scatter() {
 	for _, slot := range q.byKey.slots {
 		if slot.at != 0 {
@@ -178,7 +178,7 @@ func (q *queue) scatter() {
 	}
 }
 
-// cut takes from a lane the events that wait for others in it, which then have none.
+// cut takes the events that wait for others out of a lane, and leaves them in none.
 func (q *queue) cut(l *lane) {
 	l.keyed = false
 	last, next := uint32(0), l.head

@@ -9,7 +9,8 @@ import (
 
 const (
 	// maxReplyHead bounds the bytes before a reply's body, interim replies
-	// (1xx) included, and so the number of header lines and of those.
+	// (1xx) included, and with them how many header lines and interim replies
+	// there are.
 	maxReplyHead = 64 << 10
 
 	// maxReplyBody bounds the bytes after the head that are read so that

@@ -19,7 +19,7 @@ type headParser struct {
 	after   string // Retry-After, as far as it has come
 }
 
-// A headField is what a header line is to us, and what it is to continue it.
+// A headField is what a header line means to us, and so a line that continues it.
 type headField uint8
 
 const (

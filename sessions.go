@@ -38,7 +38,7 @@ type session struct {
 
 	messages map[uint16]*message // sent and not acknowledged, by packet id
 	aliases  [2]aliases          // of the newest connection that uses aliases, and of the one before
-	queued   *time.Timer         // until which messages may be in W's queue, too
+	queued   *time.Timer         // ends awaitQueued of all messages; see limitQueued
 	early    []earlyMessage      // delivered before their connection was reported
 }
 

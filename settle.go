@@ -74,10 +74,10 @@ func (q *queue) finish(jobs []job, r result) {
 	q.dispatch()
 }
 
-// handBack lets jobs wait again that do not fit into a batch with the first n, if
-// there is room for them: whichever worker is free next takes them. It returns how
-// many are left: the lane of the last one that fits stays with its worker, if its
-// jobs are next.
+// handBack lets those of jobs wait again that do not fit into a batch with the first
+// n, if the queue has room for them: whichever worker is free next takes them. It
+// returns how many jobs are left: what follows the n in the lane of the last of them
+// stays with them.
 func (q *queue) handBack(jobs []job, n int) (left int) {
 	left = n
 	for left < len(jobs) && jobs[left].lane == jobs[n-1].lane {
@@ -110,8 +110,8 @@ func (q *queue) handBack(jobs []job, n int) (left int) {
 	return left
 }
 
-// settle ends jobs that a worker took, each with its result. Those of one lane
-// that go back to it must come in one call.
+// settle ends jobs that were taken, each with its result. Jobs of one lane that wait
+// again must come in one call, in order: the last one is put back first.
 func (q *queue) settle(jobs []job) {
 	within := q.within()
 	if len(jobs) > 1 {
@@ -226,9 +226,9 @@ func (q *queue) freeLane(at uint32) {
 	}
 }
 
-// lookDrained sees whether nothing goes out any more of a queue that is closed. Of
-// a disabled endpoint's, unless a reload may yet take it back, nothing does but
-// what is in flight.
+// lookDrained closes drained when the queue is closed and nothing goes out of it any
+// more. Where the endpoint is disabled only what is in flight goes out; if it was
+// removed, what waits keeps the queue from being drained, as a reload may bring it back.
 func (q *queue) lookDrained() {
 	idle := q.limits.workers == 0 && !q.removed
 	if !q.closed || q.inFlight > 0 || q.waiting > 0 && !idle {

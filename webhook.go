@@ -64,7 +64,7 @@ type Hook struct {
 
 	mu         sync.Mutex               // guards departures, and changes of active
 	departures map[string]*departure    // of removed endpoints, by Endpoint.key
-	gone       map[string]EndpointStats // by name, of those that were known by something else and have ended
+	gone       map[string]EndpointStats // by name, of removed endpoints that were unnamed rules and have ended
 
 	now     wallClock
 	seq     sequence
@@ -160,16 +160,15 @@ func (h *Hook) load() (*Config, error) {
 	return nil, errors.New("webhook: Options has neither File nor Config")
 }
 
-// newActive puts together what the callbacks need of a configuration, of the
-// endpoints that each returns, or nil for one that is not needed. The errors say
-// what is wrong with single ones; what each has made is then the caller's to
-// close.
-func newActive(cfg *Config, each func(*Endpoint) (*endpoint, error)) (a *active, errs []error) {
+// newActive puts together what the callbacks need of a configuration. build returns
+// the endpoint at work for a configured one, or nil where none is needed. The errors
+// say what is wrong with single ones; what build has made is then the caller's to close.
+func newActive(cfg *Config, build func(*Endpoint) (*endpoint, error)) (a *active, errs []error) {
 	var enabled []Endpoint
 	a = new(active)
 	for i := range cfg.Endpoints {
 		c := &cfg.Endpoints[i]
-		e, err := each(c)
+		e, err := build(c)
 		switch {
 		case err != nil:
 			errs = append(errs, fmt.Errorf("endpoint %q: %w", c.Name, err))
@@ -202,8 +201,8 @@ func checkTransport(c *Endpoint, rt http.RoundTripper) error {
 	return nil
 }
 
-// Stop ends the hook: it takes no more events, delivers those that wait for as
-// long as Options.DrainTimeout allows, all endpoints in parallel, and returns
+// Stop ends the hook: it takes no more events, goes on delivering those that wait
+// for as long as Options.DrainTimeout allows, all endpoints in parallel, and returns
 // within a second after that. Events that come later are counted as dropped.
 // The broker calls it from Close; it may be called more than once.
 func (h *Hook) Stop() error {

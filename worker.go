@@ -47,10 +47,10 @@ func (w *worker) run() {
 	w.pool.live.Add(-1)
 }
 
-// deliver makes an attempt for w.jobs and settles them. A batch that is refused
-// goes out again in halves until the refused event stands alone: w.ends is a
-// stack of where they end. What does not fit into a batch goes out by another
-// worker, or after it.
+// deliver makes attempts for w.jobs until all of them are settled. A batch that is
+// refused goes out again in halves, until the refused event stands alone: w.ends is
+// the stack of where those end that are still to go out. What does not fit into a
+// batch is handed back for another worker, or goes out behind it.
 func (w *worker) deliver() {
 	p := w.pool
 	jobs := p.giveUpOld(w.jobs)
@@ -115,8 +115,8 @@ func (w *worker) skipUnreadable(jobs []job, err error) (goOn bool) {
 	return true
 }
 
-// shrink lets go of buffers that a large event has left: pool_size of them would
-// be much memory that nothing bounds.
+// shrink lets go of the buffers that a large event has left: as many as there are
+// workers would be much memory that no limit counts.
 func (w *worker) shrink() {
 	w.ev = event{}
 	clear(w.jobs)
