@@ -169,3 +169,74 @@ func (p *pool) writeLetters(letters []*deadLetter) error {
 	}
 	return nil
 }
+
+// takeWaiting takes at most n of the events that wait, oldest first, in order
+// to end them.
+func (q *queue) takeWaiting(n int) (jobs []job) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(jobs) < n {
+		at := q.age.oldestWaiting(&q.entries)
+		if at == 0 {
+			break
+		}
+		jobs = q.takeOut(jobs, at)
+	}
+	return jobs
+}
+
+// takeBehind takes those of the events that wait whose records lie behind a place in
+// the store, in order to end them. They are at the ends of their lanes.
+func (q *queue) takeBehind(ref uint64) (jobs []job) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for at, newer := q.age.head, uint32(0); at != 0; at = newer {
+		e := q.entries.at(at)
+		newer = e.newer
+		if e.ref > ref && e.flags&entryInFlight == 0 {
+			jobs = q.takeTail(jobs, e.lane, at)
+		}
+	}
+	return jobs
+}
+
+// takeTail is begin for an entry and all that wait behind it in their lane.
+func (q *queue) takeTail(jobs []job, laneAt, at uint32) []job {
+	l := q.lanes.at(laneAt)
+	if l.head == at {
+		for range l.waiting {
+			first := l.head
+			q.takeHead(laneAt)
+			jobs = q.begin(jobs, first)
+		}
+		return jobs
+	}
+	l.tail = l.head
+	for q.entries.at(l.tail).next != at {
+		l.tail = q.entries.at(l.tail).next
+	}
+	q.entries.at(l.tail).next = 0
+	for at != 0 {
+		e := q.entries.at(at)
+		q.countWaiting(e, -1)
+		l.waiting--
+		if l.state == laneReady {
+			q.batching.ready--
+		}
+		jobs = q.begin(jobs, at)
+		at, e.next = e.next, 0
+	}
+	return jobs
+}
+
+// takeOut is begin for the oldest entry that waits, in order to end it.
+func (q *queue) takeOut(jobs []job, at uint32) []job {
+	lane := q.entries.at(at).lane
+	status := q.lanes.at(lane).status
+	q.takeHead(lane)
+	jobs = q.begin(jobs, at)
+	if j := &jobs[len(jobs)-1]; j.tries > 0 {
+		j.status = int(status)
+	}
+	return jobs
+}

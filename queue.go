@@ -13,9 +13,9 @@ import (
 //
 // Its methods are where their subject is: in stage.go and here the way of an event
 // into its lane, in overflow.go room and what gives way, in dispatch.go the way to a
-// worker, in conclude.go what came of an attempt, in settle.go the way back, in batching.go
-// when what waits goes out together, in clock.go what time makes due, in intake.go what is
-// a stream's, in renew.go a reload.
+// worker, in conclude.go what came of an attempt, in settle.go the way back, in bury.go
+// what ends undelivered, in batching.go when what waits goes out together, in clock.go
+// what time makes due, in intake.go what is a stream's, in renew.go a reload.
 //
 // Everything is under one lock, held for some hundred nanoseconds for each event
 // and never across I/O, so that the counters add up at every moment.
