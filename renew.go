@@ -132,10 +132,9 @@ func (e *endpoint) renew(old *endpoint) {
 	q.kickClock()
 	q.mu.Unlock()
 
-	if e.pool == old.pool {
-		return
+	if e.pool != old.pool {
+		e.pool.start()
 	}
-	e.pool.start()
 }
 
 // closeOld closes the dead letter file that old had open if its successor, e, has
