@@ -709,6 +709,40 @@ func TestReloadRefuses(t *testing.T) {
 	})
 }
 
+// TestNeedsRestart has each change of a queue told once, by its key in the file.
+func TestNeedsRestart(t *testing.T) {
+	stream, other := Stream{URL: "nats://a", Name: "A"}, Stream{URL: "nats://a", Name: "B"}
+	inMemory, onDisk := Queue{Type: MemoryQueue}, Queue{Type: DiskQueue, Dir: "d"}
+	synced, moved := onDisk, onDisk
+	synced.Sync, moved.Dir = SyncAlways, "e"
+	for _, test := range []struct {
+		name     string
+		from, to Endpoint
+		want     []string // what cannot be changed
+	}{
+		{"nothing", Endpoint{Queue: onDisk}, Endpoint{Queue: onDisk}, nil},
+		{"memory to disk", Endpoint{Queue: inMemory}, Endpoint{Queue: onDisk}, []string{"queue.type"}},
+		{"dir", Endpoint{Queue: onDisk}, Endpoint{Queue: moved}, []string{"queue.dir"}},
+		{"type and sync", Endpoint{Queue: inMemory}, Endpoint{Queue: synced}, []string{"queue.type", "queue.sync"}},
+		{"disk to stream", Endpoint{Queue: onDisk}, Endpoint{Queue: inMemory, Stream: stream}, []string{"queue.type"}},
+		{"stream to memory", Endpoint{Queue: inMemory, Stream: stream}, Endpoint{Queue: inMemory}, []string{"queue.type"}},
+		{"stream to stream", Endpoint{Queue: inMemory, Stream: stream}, Endpoint{Queue: inMemory, Stream: other}, []string{"the stream of a queue"}},
+		{"local type", Endpoint{Queue: inMemory, Stream: stream}, Endpoint{Queue: onDisk, Stream: stream}, []string{"queue.local.type"}},
+		{"local dir", Endpoint{Queue: onDisk, Stream: stream}, Endpoint{Queue: moved, Stream: stream}, []string{"queue.local.dir"}},
+		{"local sync", Endpoint{Queue: onDisk, Stream: stream}, Endpoint{Queue: synced, Stream: stream}, []string{"queue.local.sync"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var got []string
+			if err := needsRestart(&test.from, &test.to); err != nil {
+				got = strings.Split(strings.ReplaceAll(err.Error(), " cannot be changed by a reload, it needs a restart", ""), "\n")
+			}
+			if !slices.Equal(got, test.want) {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
 // TestRefusedReloadLeavesNothingOpen refuses a reload because of one endpoint: what was
 // opened for another one, which changes or is new, is closed, and can be opened again.
 func TestRefusedReloadLeavesNothingOpen(t *testing.T) {

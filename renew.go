@@ -63,18 +63,24 @@ func needsRestart(old, changed *Endpoint) error {
 	refuse := func(what string) {
 		errs = append(errs, errors.New(what+" cannot be changed by a reload, it needs a restart"))
 	}
-	before, after := &old.Queue, &changed.Queue
-	isStream := changed.Stream.enabled()
-	switch {
-	case before.Type != after.Type || old.Stream.enabled() != isStream:
+	if old.Stream.enabled() != changed.Stream.enabled() {
 		refuse("queue.type")
-	case filepath.Clean(before.Dir) != filepath.Clean(after.Dir):
-		refuse("queue.dir")
+		return errors.Join(errs...)
+	}
+	block := "queue."
+	if changed.Stream.enabled() {
+		block = "queue.local."
+	}
+	before, after := &old.Queue, &changed.Queue
+	if before.Type != after.Type {
+		refuse(block + "type")
+	} else if filepath.Clean(before.Dir) != filepath.Clean(after.Dir) {
+		refuse(block + "dir")
 	}
 	if before.Sync != after.Sync {
-		refuse("queue.sync")
+		refuse(block + "sync")
 	}
-	if isStream && old.Stream.enabled() && old.Stream != changed.Stream {
+	if old.Stream != changed.Stream {
 		refuse("the stream of a queue")
 	}
 	return errors.Join(errs...)
