@@ -87,7 +87,7 @@ func (h *Hook) Provides(b byte) bool {
 		return h.need(needMessages) || h.syncs.Load() && h.need(needPublish)
 	case mqtt.OnPacketSent:
 		return h.need(needConnack | needSessions)
-	case mqtt.OnStarted, mqtt.OnPacketRead, mqtt.OnSessionEstablished, mqtt.OnDisconnect, mqtt.OnClientExpired:
+	case mqtt.OnStarted, mqtt.OnPacketRead, mqtt.OnSessionEstablish, mqtt.OnSessionEstablished, mqtt.OnDisconnect, mqtt.OnClientExpired:
 		return h.need(needSessions)
 	case mqtt.OnQosPublish, mqtt.OnQosComplete, mqtt.OnQosDropped:
 		return h.need(needMessages)

@@ -31,6 +31,7 @@ type session struct {
 
 	connectedAt int64 // when cl was reported as connected, Unix milliseconds
 
+	coming    int         // connections that may discard the session: those that have yet to be sent their CONNACK
 	discarded bool        // a clean start ended the session; not reported yet
 	expired   bool        // the broker ended the session while cl's OnDisconnect is yet to come
 	closed    int64       // when a takeover closed cl, Unix milliseconds; not reported yet
@@ -68,6 +69,17 @@ func (s *session) begin(cl *mqtt.Client, state sessionState) {
 	s.connectedAt = 0
 }
 
+// OnSessionEstablish learns of a connection that is about to take over its client id.
+func (h *Hook) OnSessionEstablish(cl *mqtt.Client, _ packets.Packet) {
+	// This is R.
+	if h.sessions.find(cl.ID) == nil {
+		return // as for most
+	}
+	s := h.sessions.lock(cl.ID)
+	defer h.sessions.unlock(s)
+	s.coming++
+}
+
 // connackSent makes client_connect and client_connack, which for an accepted
 // connection is the moment when the broker has done everything that a takeover
 // means: what became of the previous connection and session comes in between.
@@ -89,6 +101,7 @@ func (h *Hook) connackSent(cl *mqtt.Client, code byte, resumed bool) {
 	h.see(cl)
 	s := h.sessions.lock(cl.ID)
 	defer h.sessions.unlock(s)
+	s.coming = max(s.coming-1, 0)
 	next := s.cl.Load() != cl && !isTakeover(cl.StopCause()) // else yet another one has come already
 	if prev := s.cl.Load(); next && prev != nil && s.state == sessionAccepted && isTakeover(prev.StopCause()) {
 		h.connected(s, prev) // it was taken over before it got to OnSessionEstablished
@@ -284,6 +297,9 @@ func (h *Hook) sessionEnded(cl *mqtt.Client) {
 		}
 		if s.closed != 0 && !s.persistent {
 			return // the broker ends it, if the new connection has not resumed it in the meantime
+		}
+		if s.coming == 0 {
+			return // the program called UnsubscribeClient
 		}
 	case nil:
 		switch cause := cl.StopCause(); {

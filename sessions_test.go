@@ -452,6 +452,38 @@ func TestUnsubscribeClientByProgram(t *testing.T) {
 		"disconnected c normal", "session_terminated c normal")
 }
 
+// The program ends the subscriptions of clients that are not connected, or not any more,
+// and come back at once: their sessions live on.
+func TestUnsubscribeClientOfflineByProgram(t *testing.T) {
+	t.Parallel()
+	b := startBroker(t, lifecycle)
+	for id, leave := range map[string]func(*rawClient, *mqtt.Client){
+		"offline": func(c *rawClient, _ *mqtt.Client) { c.disconnect(0) },
+		"kicked": func(_ *rawClient, cl *mqtt.Client) {
+			_ = b.server.DisconnectClient(cl, packets.ErrAdministrativeAction)
+		},
+	} {
+		c := mustConnect(t, b.addr, rawConnect{ID: id})
+		c.subscribe(0, "a")
+		cl, _ := b.server.Clients.Get(id)
+		leave(c, cl)
+		b.server.UnsubscribeClient(cl)
+		b.awaitGone(t)
+		c, ack := dialConnect(t, b.addr, rawConnect{ID: id})
+		if !ack.SessionPresent {
+			t.Fatalf("%s: the broker has ended the session", id)
+		}
+		c.disconnect(0)
+		b.awaitGone(t)
+		mustConnect(t, b.addr, rawConnect{ID: id, Clean: true}).disconnect(0)
+		b.waitFor(t, "session_terminated "+id+" normal")
+		reason := map[string]string{"offline": "normal", "kicked": "kicked"}[id]
+		wantLines(t, ofClient(b.all(), id), "connect "+id, "connack "+id, "connected "+id, "disconnected "+id+" "+reason,
+			"connect "+id, "connack "+id, "connected "+id, "disconnected "+id+" normal",
+			"connect "+id, "session_terminated "+id+" discarded", "connack "+id, "connected "+id, "disconnected "+id+" normal", "session_terminated "+id+" normal")
+	}
+}
+
 // TestProgramUnsubscribes has the program end subscriptions of a client whose session
 // goes on, by a packet without an id and all at once.
 func TestProgramUnsubscribes(t *testing.T) {
