@@ -97,7 +97,9 @@ func (p *roundTripConn) post(req *request, now, deadline time.Time) (out outcome
 	case err != nil && ctx.Err() != nil:
 		return errorOutcome(&attemptError{"transport", newTimeoutError(deadline.Sub(now))})
 	case err != nil:
-		return errorOutcome(&attemptError{"transport", withoutURL(err)})
+		err = &attemptError{"transport", withoutURL(err)}
+		_ = err.Error() // if the text panics, as that of a nil pointer may, then here, where it ends nothing else
+		return errorOutcome(err)
 	case resp == nil:
 		return errorOutcome(&attemptError{"transport", errors.New("neither a response nor an error")})
 	case resp.StatusCode < 100:

@@ -166,6 +166,12 @@ func TestRoundTripOutcomes(t *testing.T) {
 			panic(&url.Error{Op: "Post", URL: "http://me:hunter2@h", Err: io.ErrUnexpectedEOF})
 		},
 			outcome{verdict: failed}, "transport: panic: unexpected EOF"},
+		{"panics in the error's text", func(*http.Request) (*http.Response, error) {
+			var none *net.DNSError
+			return nil, none
+		}, outcome{verdict: failed}, "transport: panic: runtime error: invalid memory address or nil pointer dereference"},
+		{"URL error without a cause", func(*http.Request) (*http.Response, error) { return nil, fmt.Errorf("no: %w", new(url.Error)) },
+			outcome{verdict: failed}, "transport: panic: runtime error: invalid memory address or nil pointer dereference"},
 		{"panics in the body", func(*http.Request) (*http.Response, error) { return respond(200, panicBody{}, nil), nil },
 			outcome{verdict: delivered, status: 200}, ""},
 		{"hangs", func(r *http.Request) (*http.Response, error) {
