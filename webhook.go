@@ -60,9 +60,9 @@ type Hook struct {
 
 	reloading sync.Mutex // held by Reload; taken before mu
 	files     files
-	watcher   *watcher // of Options.Watch
 
-	mu         sync.Mutex               // guards departures, and changes of active
+	mu         sync.Mutex               // guards what follows, and changes of active
+	watcher    *watcher                 // of Options.Watch
 	departures map[string]*departure    // of removed endpoints, by Endpoint.key
 	gone       map[string]EndpointStats // by name, of removed endpoints that were unnamed rules and have ended
 
@@ -132,11 +132,16 @@ func (h *Hook) Init(config any) error {
 		e.start()
 	}
 	warnOfOtherSpools(cfg.Endpoints, h.Log)
-	h.departures, h.gone = make(map[string]*departure), make(map[string]EndpointStats)
-	h.install(a)
+	var w *watcher
 	if opts.Watch {
-		h.watcher = newWatcher(h)
-		h.watcher.start()
+		w = newWatcher(h)
+	}
+	h.mu.Lock() // Stats and Stop may be called meanwhile
+	defer h.mu.Unlock()
+	h.departures, h.gone, h.watcher = make(map[string]*departure), make(map[string]EndpointStats), w
+	h.install(a)
+	if w != nil {
+		w.start()
 	}
 	return nil
 }
@@ -212,11 +217,11 @@ func (h *Hook) Stop() error {
 	h.stop.Do(func() {
 		h.mu.Lock()
 		h.stopped.Store(true) // no reload changes anything from here on
-		endpoints, departures := h.active.Load().all(), slices.Collect(maps.Values(h.departures))
+		endpoints, departures, w := h.active.Load().all(), slices.Collect(maps.Values(h.departures)), h.watcher
 		h.mu.Unlock()
 		var wg sync.WaitGroup
-		if h.watcher != nil {
-			wg.Go(h.watcher.stop)
+		if w != nil {
+			wg.Go(w.stop)
 		}
 		for _, e := range endpoints {
 			wg.Go(func() { e.stop(h.drain) })

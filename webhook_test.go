@@ -393,6 +393,26 @@ func TestHookLife(t *testing.T) {
 	}
 }
 
+// A collector of metrics may ask for the counters, and the program may stop,
+// while a hook is being initialised.
+func TestInitMeanwhile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "webhook.hcl")
+	write(t, file, `webhook { url = "http://127.0.0.1:1/" }`)
+	for range 10 {
+		h := new(Hook)
+		var meanwhile sync.WaitGroup
+		meanwhile.Go(func() {
+			for len(h.Stats().Endpoints) == 0 {
+			}
+			_ = h.Stop()
+		})
+		if err := h.Init(&Options{File: file, Watch: true}); err != nil {
+			t.Fatal(err)
+		}
+		meanwhile.Wait()
+	}
+}
+
 // Two hooks of one broker have nothing in common, nor do two endpoints of one
 // hook: one that hangs holds up no other.
 func TestSeveralHooksAndEndpoints(t *testing.T) {
