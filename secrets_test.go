@@ -72,3 +72,23 @@ func TestPrintedURLs(t *testing.T) {
 		t.Error("printing has changed the configuration")
 	}
 }
+
+// TestPrintedHook prints a hook, from whose fields fmt calls no method.
+func TestPrintedHook(t *testing.T) {
+	h := new(Hook)
+	err := h.Init(&Options{Config: &Config{Endpoints: []Endpoint{{
+		URL:     "http://u:hunter2@127.0.0.1:1/hunter2",
+		Headers: []Header{{"X-Key", "hunter2"}},
+	}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Stop(); err != nil {
+		t.Error(err)
+	}
+	var out strings.Builder
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		fmt.Fprintf(&out, verb, h)
+	}
+	noSecret(t, nil, out.String(), "hunter2", hex.EncodeToString([]byte("hunter2")))
+}

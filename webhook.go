@@ -53,7 +53,7 @@ type Hook struct {
 	tracker
 
 	active  atomic.Pointer[active] // nil until Init has succeeded
-	options Options                // set by Init
+	options Options                // set by Init, without Config
 	drain   time.Duration          // Options.DrainTimeout, 0 for none
 	stop    sync.Once
 	stopped atomic.Bool // Stop has been called; set under mu
@@ -111,6 +111,7 @@ func (h *Hook) Init(config any) error {
 	h.options = *opts
 	h.files.path, h.files.watched = opts.File, opts.Watch
 	cfg, err := h.load()
+	h.options.Config = nil // or %s of the hook would print its secrets
 	if err != nil {
 		return err
 	}
