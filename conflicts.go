@@ -1,7 +1,6 @@
 package webhook
 
 import (
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -226,16 +225,4 @@ func (t TLS) conflicts(report func(key string, err error)) {
 	for _, p := range problems {
 		refuse(p.key, &invalid{"Unusable file", "cannot be used: " + p.err.Error()})
 	}
-}
-
-// readable tries to open a file.
-func readable(path string) error {
-	if err := checkRegular(path); err != nil {
-		return err
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return f.Close()
 }

@@ -3,9 +3,6 @@ package webhook
 import (
 	"bytes"
 	"errors"
-	"fmt"
-	"io"
-	"io/fs"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -282,53 +279,4 @@ func (d *decoder) path(path string) string {
 		return path
 	}
 	return filepath.Join(d.dir, path)
-}
-
-const (
-	maxConfigFile = 64 << 20 // of the configuration
-	maxValueFile  = 1 << 20  // of a value that file() reads
-)
-
-// readFile reads a file of at most limit bytes.
-func readFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(text)) > limit {
-		err = fmt.Errorf("it is longer than %d bytes", limit)
-	}
-	return text, err
-}
-
-// readRegular is readFile for what is read more than once, which a pipe does not
-// allow: it has nothing the second time, or waits for ever.
-func readRegular(path string, limit int64) ([]byte, error) {
-	if err := checkRegular(path); err != nil {
-		return nil, err
-	}
-	return readFile(path, limit)
-}
-
-// checkRegular returns an error unless path is that of a regular file.
-func checkRegular(path string) error {
-	switch info, err := os.Stat(path); {
-	case err != nil:
-		return err
-	case info.IsDir():
-		return errors.New("it is a directory")
-	case !info.Mode().IsRegular():
-		return errors.New("it is not a regular file")
-	}
-	return nil
-}
-
-// reason is err without the path, which may be secret.
-func reason(err error) string {
-	if e := (*fs.PathError)(nil); errors.As(err, &e) {
-		err = e.Err
-	}
-	return err.Error()
 }

@@ -1,12 +1,10 @@
 package webhook
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,76 +24,6 @@ const (
 	// of other machines send none.
 	recheck = time.Minute
 )
-
-// files is a configuration file and those that it names: certificates, keys,
-// and what file() reads.
-type files struct {
-	path    string
-	watched bool
-
-	mu    sync.Mutex
-	names []string            // of the files last read
-	seen  map[string][32]byte // what was in them before they were read
-}
-
-// parse reads the configuration. Where the files are watched it reads again
-// until nothing is in use of which it does not know what it was before.
-func (f *files) parse() (cfg *Config, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	read := readFile
-	if f.watched || f.names != nil {
-		read = readRegular // for it is read again
-	}
-	const most = 3
-	for range most {
-		if f.watched {
-			f.seen = sums(append(f.names, f.path))
-		}
-		var names []string
-		cfg, names, err = parseFile(f.path, read)
-		if err != nil {
-			names = append(names, f.names...) // a mistake may hide some
-		}
-		slices.Sort(names)
-		f.names = slices.Compact(names)
-		if !f.watched || !slices.ContainsFunc(names, func(name string) bool { _, ok := f.seen[name]; return !ok }) {
-			break
-		}
-	}
-	return cfg, err
-}
-
-// list returns the names of the files.
-func (f *files) list() []string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return slices.Clone(f.names)
-}
-
-// changed reports whether a file has other contents than when it was read.
-func (f *files) changed() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for name, sum := range sums(f.names) {
-		if f.seen[name] != sum {
-			return true
-		}
-	}
-	return false
-}
-
-// sums returns digests of files; one for a file that cannot be read is zero.
-func sums(names []string) map[string][32]byte {
-	sums := make(map[string][32]byte, len(names))
-	for _, name := range names {
-		sums[name] = [32]byte{}
-		if text, err := readRegular(name, maxConfigFile); err == nil {
-			sums[name] = sha256.Sum256(text)
-		}
-	}
-	return sums
-}
 
 // A watcher reloads a hook's configuration when its files change. Notices come
 // from the folders that the files and the links to them are in, so that a file
