@@ -3,69 +3,9 @@ package webhook
 import (
 	"cmp"
 	"errors"
-	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/hashicorp/hcl/v2"
 )
-
-// ParseFile reads the configuration file at path, which it names in errors.
-// See [Parse].
-func ParseFile(path string) (*Config, error) {
-	cfg, _, err := parseFile(path, readFile)
-	return cfg, err
-}
-
-// parseFile is ParseFile, and returns the files that were read, or will be to
-// make connections, also with an error. Read is how the configuration is read.
-func parseFile(path string, read func(path string, limit int64) ([]byte, error)) (*Config, []string, error) {
-	src, err := read(path, maxConfigFile)
-	if err != nil {
-		start := hcl.InitialPos
-		return nil, []string{path}, hcl.Diagnostics{{
-			Severity: hcl.DiagError,
-			Summary:  "Unreadable file",
-			Detail:   "The configuration file cannot be read: " + reason(err) + ".",
-			Subject:  &hcl.Range{Filename: path, Start: start, End: start},
-		}}
-	}
-	cfg, files, err := parse(src, path)
-	return cfg, append(files, path), err
-}
-
-// Parse reads the text of a configuration file: the webhook sections in it,
-// however much else there is. The result has all defaults filled in. Relative
-// paths in it are relative to the folder of filename, and are stored joined
-// with it.
-//
-// An error is of type [hcl.Diagnostics]: all problems of the file in the order
-// of the text, each with a range in it. No diagnostic carries the value of a
-// setting; print them with [WriteDiagnostics].
-func Parse(src []byte, filename string) (*Config, error) {
-	cfg, _, err := parse(src, filename)
-	return cfg, err
-}
-
-// parse is Parse, and returns the files that the configuration names.
-func parse(src []byte, filename string) (*Config, []string, error) {
-	r := &reader{src: src, lineValue: -1}
-	d := &decoder{src: src, dir: filepath.Dir(filename)}
-	cfg := d.config(r.sections())
-	for i := range cfg.Endpoints {
-		t := &cfg.Endpoints[i].TLS
-		for _, file := range []string{t.CACertFile, t.CertFile, t.KeyFile} {
-			if file != "" {
-				d.files = append(d.files, file)
-			}
-		}
-	}
-	problems := append(r.problems, d.problems...)
-	if len(problems) > 0 {
-		return nil, d.files, diagnostics(src, filename, problems, r.tainted)
-	}
-	return cfg, d.files, nil
-}
 
 // A decoder makes a Config of the sections of a file.
 type decoder struct {
@@ -353,19 +293,118 @@ func (d *decoder) unknown(o *node, m *member, block, key string, keys []string) 
 	d.problems = append(d.problems, problem{span: m.span, summary: "Unknown key", detail: detail + ".", names: true})
 }
 
-// keysOf returns what may stand before an equals sign: all keys and blocks.
-func keysOf[T any](settings []setting[T]) []string {
-	var keys []string
-	for _, s := range settings {
-		for i, c := range s.key {
-			if block := s.key[:i]; c == '.' && !slices.Contains(keys, block) {
-				keys = append(keys, block)
-				if block == "tls" {
-					keys = append(keys, "ssl")
-				}
+func readEvents(d *decoder, n *node, e *Endpoint) {
+	rules := n.items
+	if n.kind == objectNode { // events.1 { … } events.2 { … }
+		for _, m := range n.members {
+			if strings.Trim(m.name, "0123456789") != "" {
+				rules = nil
+				break
+			}
+			rules = append(rules, m.value)
+		}
+	}
+	if len(rules) == 0 {
+		if n.kind == listNode && !d.partial {
+			d.problem(n.span, "Empty list", "events needs a rule: events = [ { event = \"on_message_publish\" } ].")
+		} else if n.kind != listNode {
+			d.wrongType(n, "a list: events = [ { event = \"on_message_publish\" } ]")
+		}
+		return
+	}
+	for i := 0; i < len(rules); i++ {
+		n := rules[i]
+		if n.kind == objectNode {
+			e.Events = append(e.Events, d.rule(n))
+			continue
+		}
+		assigned := d.isAssigned(rules[i:])
+		if key := d.sectionKey(n); assigned && key != "" {
+			d.problem(n.span, "Misplaced setting", key+" is a setting of the section: it belongs outside of events.")
+			d.failed[key] = true // or else it would be missing, too
+		} else {
+			d.key = "A rule"
+			d.wrongType(n, "an object: { event = \"on_message_publish\" }")
+		}
+		if assigned {
+			i += 2 // one mistake, not three
+		}
+	}
+}
+
+// isAssigned reports whether items of a list begin with NAME = VALUE, which reads
+// as three of them.
+func (d *decoder) isAssigned(items []*node) bool {
+	return len(items) >= 3 && items[0].kind != objectNode && string(d.src[items[1].start:items[1].end]) == "="
+}
+
+// sectionKey returns the setting or block of a section that a node names, or "".
+func (d *decoder) sectionKey(n *node) string {
+	key := strings.ToLower(string(d.src[n.start:n.end]))
+	if block, _, _ := strings.Cut(key, "."); !slices.Contains(d.sectionKeys, key) { // headers.x
+		key = block
+	}
+	if !slices.Contains(d.sectionKeys, key) {
+		return ""
+	}
+	return key
+}
+
+// rule reads a rule, which has failed settings of its own.
+func (d *decoder) rule(n *node) (rule Rule) {
+	outer := d.failed
+	d.failed, d.inRule = make(map[string]bool), true
+	defer func() { d.failed, d.inRule = outer, false }()
+	object(d, ruleSettings, n, "", &rule)
+	if n.find("event") == nil && !d.partial && !d.failed["event"] {
+		d.problem(n.span, "Missing event", "A rule says which event it takes: { event = \"on_message_publish\" }.")
+	}
+	event := rule.Event
+	if event == "" {
+		event = d.meantEvent(n)
+	}
+	if topic := n.find("topic"); topic != nil && !d.failed["topic"] && event != "" {
+		d.key = "topic"
+		if err := checkTopic(Rule{Event: event, Topic: rule.Topic}); err != nil {
+			d.refuse(topic.value.span, err)
+		}
+	}
+	if except := n.find("except"); except != nil && event != "" {
+		d.key = "except"
+		quiet := d.quiet()
+		for _, item := range except.value.items { // also beside one that is no text
+			if filter, ok := quiet.text(item); ok {
+				checkExcept(Rule{Event: event, Except: []string{filter}}, func(_ int, err error) { d.refuse(item.span, err) })
 			}
 		}
-		keys = append(keys, s.key)
 	}
-	return keys
+	d.rules = append(d.rules, ruleNode{n, d.failed})
+	return rule
+}
+
+// meantEvent returns the event that a rule with an unknown one may mean, or "".
+func (d *decoder) meantEvent(rule *node) EventName {
+	event := rule.find("event")
+	if event == nil {
+		return ""
+	}
+	quiet := d.quiet()
+	name, _ := quiet.word(event.value, "")
+	return EventName(nearest(name, eventNames))
+}
+
+func readEvent(d *decoder, n *node, rule *Rule) {
+	name, ok := d.word(n, "the name of an event in quotes")
+	if !ok {
+		return
+	}
+	event, err := checkEvent(EventName(name))
+	if err != nil {
+		d.refuse(n.span, err)
+	}
+	rule.Event = event
+}
+
+func readTopic(d *decoder, n *node, rule *Rule) {
+	rule.Topic, _ = d.text(n)
 }

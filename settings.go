@@ -281,3 +281,20 @@ func isBlock[T any](settings []setting[T], key string) bool {
 	}
 	return false
 }
+
+// keysOf returns what may stand before an equals sign: all keys and blocks.
+func keysOf[T any](settings []setting[T]) []string {
+	var keys []string
+	for _, s := range settings {
+		for i, c := range s.key {
+			if block := s.key[:i]; c == '.' && !slices.Contains(keys, block) {
+				keys = append(keys, block)
+				if block == "tls" {
+					keys = append(keys, "ssl")
+				}
+			}
+		}
+		keys = append(keys, s.key)
+	}
+	return keys
+}
