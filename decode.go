@@ -21,9 +21,12 @@ type decoder struct {
 	others  []Endpoint      // of the sections before, as far as they are certain
 	inRule  bool            // what is read is a rule
 
+	anyQueue bool // the section's queue may be meant as a stream
+
+	// Keys of sections, for suggestions: what reads a setting cannot name the
+	// list that it is part of.
 	sectionKeys []string // of any section
 	streamKeys  []string // of a section whose queue is a stream
-	anyQueue    bool     // the section's queue may be meant as one
 }
 
 // A ruleNode is a rule as it is written.
@@ -103,7 +106,6 @@ func (d *decoder) endpoint(s *section, e *Endpoint) {
 		d.problem(second.span, "Duplicate key", "tls and ssl are two names of one block; write one of them.")
 		d.failed["tls"] = true
 	}
-	d.sectionKeys, d.streamKeys = keysOf(endpointSettings), keysOf(streamSettings)
 	d.anyQueue = d.mayBeStream(s.body)
 	object(d, d.settingsOf(s.body), s.body, "", e)
 	if d.isStream(s.body) {
@@ -116,9 +118,14 @@ func (d *decoder) endpoint(s *section, e *Endpoint) {
 		e.Batch.MaxEvents = cmp.Or(e.Batch.MaxEvents, defaultBatch)
 	}
 	e.fill(func(string, error) {}) // each value has been checked
-	if d.partial {                 // what would make it right may be behind the mistake
-		return
+	if !d.partial {                // what would make it right may be behind the mistake
+		d.check(s, e)
 	}
+}
+
+// check reports what is wrong between several settings of a section, or with what
+// is missing, unless a mistake that is reported already may be why.
+func (d *decoder) check(s *section, e *Endpoint) {
 	if s.body.find("url") == nil && !d.failed["url"] {
 		d.key = "url"
 		d.refuse(s.span, checkURL(""))

@@ -124,8 +124,8 @@ func (f *foreign) surplus() {
 	f.before, f.lost = nil, span{} // one error is enough
 }
 
-// sectionNames are those of what a section may have.
-var sectionNames = keysOf(endpointSettings)
+// sectionKeys are what a section may have.
+var sectionKeys = keysOf(endpointSettings)
 
 // namesIn returns those of what a block of a section may have; an empty path is the
 // section.
@@ -135,7 +135,7 @@ func namesIn(path []*member) []string {
 		block = settingKey(block, m.name) + "."
 	}
 	var names []string
-	for _, key := range sectionNames {
+	for _, key := range sectionKeys {
 		if name, ok := strings.CutPrefix(key, block); ok {
 			names = append(names, name)
 		}
@@ -149,7 +149,7 @@ func (f *foreign) introduces(word []byte, off int) bool {
 	isSection := name == "webhook"
 	names := f.names
 	if f.headless.end > 0 {
-		names = sectionNames
+		names = sectionKeys
 	}
 	isLost := (f.before != nil || f.headless.end > 0) && f.depth == 0 && f.lost.end == 0 && slices.Contains(names, name)
 	if !isSection && !isLost {

@@ -46,7 +46,7 @@ func Parse(src []byte, filename string) (*Config, error) {
 // parse is Parse, and returns the files that the configuration names.
 func parse(src []byte, filename string) (*Config, []string, error) {
 	r := &reader{src: src, lineValue: -1}
-	d := &decoder{src: src, dir: filepath.Dir(filename)}
+	d := &decoder{src: src, dir: filepath.Dir(filename), sectionKeys: sectionKeys, streamKeys: keysOf(streamSettings)}
 	cfg := d.config(r.sections())
 	for i := range cfg.Endpoints {
 		t := &cfg.Endpoints[i].TLS

@@ -216,7 +216,7 @@ func FuzzForeignText(f *testing.F) {
 		return strings.NewReplacer("\n", " ", "{", "", "}", "", "/*", "", "*/", "", "*", "").Replace(line)
 	}
 	f.Fuzz(func(t *testing.T, seed uint64, before, after string) {
-		if strings.Contains(strings.ToLower(before+after), "webhook") || slices.ContainsFunc(sectionNames, func(name string) bool {
+		if strings.Contains(strings.ToLower(before+after), "webhook") || slices.ContainsFunc(sectionKeys, func(name string) bool {
 			return strings.Contains(strings.ToLower(after), name)
 		}) {
 			t.Skip()
