@@ -119,22 +119,18 @@ func checkFields(given []Field) ([]Field, error) {
 	return checked, nil
 }
 
-// checkExcept checks the topic filters of what a rule leaves out, and reports
-// each that is wrong.
-func checkExcept(rule Rule, report func(at int, err error)) {
-	for at, filter := range rule.Except {
-		if err := checkTopic(Rule{Event: rule.Event, Topic: filter}); filter == "" {
-			report(at, &invalid{"Invalid topic filter", "must have no empty filter"})
-		} else if err != nil {
-			report(at, err)
-		}
-	}
-}
-
-// checkTopic checks the topic filter of a rule, if its event has topics.
-func checkTopic(rule Rule) error {
-	if !kinds[kindOf(rule.Event)].topic {
+// checkTopic checks a topic filter of a rule, if its event has topics.
+func checkTopic(event EventName, filter string) error {
+	if !kinds[kindOf(event)].topic {
 		return nil
 	}
-	return checkFilter(rule.Topic)
+	return checkFilter(filter)
+}
+
+// checkExcept checks a topic filter of what a rule leaves out.
+func checkExcept(event EventName, filter string) error {
+	if filter == "" {
+		return &invalid{"Invalid topic filter", "must have no empty filter"}
+	}
+	return checkTopic(event, filter)
 }

@@ -372,7 +372,7 @@ func (d *decoder) rule(n *node) (rule Rule) {
 	}
 	if topic := n.find("topic"); topic != nil && !d.failed["topic"] && event != "" {
 		d.key = "topic"
-		if err := checkTopic(Rule{Event: event, Topic: rule.Topic}); err != nil {
+		if err := checkTopic(event, rule.Topic); err != nil {
 			d.refuse(topic.value.span, err)
 		}
 	}
@@ -380,8 +380,12 @@ func (d *decoder) rule(n *node) (rule Rule) {
 		d.key = "except"
 		quiet := d.quiet()
 		for _, item := range except.value.items { // also beside one that is no text
-			if filter, ok := quiet.text(item); ok {
-				checkExcept(Rule{Event: event, Except: []string{filter}}, func(_ int, err error) { d.refuse(item.span, err) })
+			filter, ok := quiet.text(item)
+			if !ok {
+				continue
+			}
+			if err := checkExcept(event, filter); err != nil {
+				d.refuse(item.span, err)
 			}
 		}
 	}

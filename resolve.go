@@ -113,8 +113,13 @@ func (r *Rule) resolve(report func(field string, err error)) {
 	r.Headers = slices.Clone(r.Headers)
 	fillAll(ruleSettings, r, report)
 	checkHeaders(r.Headers, report)
-	if r.Event != "" {
-		checkExcept(*r, func(at int, err error) { report(fmt.Sprintf("Except[%d]", at), err) })
+	if r.Event == "" { // which is reported
+		return
+	}
+	for i, filter := range r.Except {
+		if err := checkExcept(r.Event, filter); err != nil {
+			report(fmt.Sprintf("Except[%d]", i), err)
+		}
 	}
 }
 

@@ -193,7 +193,7 @@ var ruleSettings = []setting[Rule]{
 		if r.Topic == "" {
 			return nil
 		}
-		return checkTopic(*r)
+		return checkTopic(r.Event, r.Topic)
 	}},
 	list("except", "Except", func(r *Rule) *[]string { return &r.Except }),
 	list("clients", "Clients", func(r *Rule) *[]string { return &r.Clients }),
