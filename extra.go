@@ -65,7 +65,7 @@ const (
 func (b *Body) wants() wants {
 	w := wantTrace
 	for _, f := range b.Fields {
-		w |= fieldWants[f]
+		w |= fieldForms[f].needs
 	}
 	switch b.Format {
 	case FormatEMQX:

@@ -5,70 +5,60 @@ import (
 	"strconv"
 )
 
-// fieldWants is what an event has to carry for a field.
-var fieldWants = map[Field]wants{
-	FieldSeq:             wantSeq,
-	FieldIPAddress:       wantIP,
-	FieldListener:        wantListener,
-	FieldReasonCode:      wantCode,
-	FieldUserProperties:  wantUser,
-	FieldContentType:     wantContentType,
-	FieldResponseTopic:   wantResponseTopic,
-	FieldCorrelationData: wantCorrelation,
-	FieldPacketID:        wantPacketID,
-	FieldDup:             wantDup,
-}
-
 // A fieldFunc appends a member, with the comma before it, if the event has it.
 type fieldFunc func(dst []byte, ev *event) []byte
 
-var fieldFuncs = map[Field]fieldFunc{
-	FieldID: func(dst []byte, ev *event) []byte {
+// fieldForms say how each field is made.
+var fieldForms = map[Field]struct {
+	needs  wants // what the event has to carry for it; 0 for what each carries
+	append fieldFunc
+}{
+	FieldID: {0, func(dst []byte, ev *event) []byte {
 		dst = append(dst, `,"id":"`...)
 		return append(ev.id.append(dst), '"')
-	},
-	FieldTS: func(dst []byte, ev *event) []byte {
+	}},
+	FieldTS: {0, func(dst []byte, ev *event) []byte {
 		return strconv.AppendInt(append(dst, `,"ts":`...), ev.time, 10)
-	},
-	FieldIPAddress: func(dst []byte, ev *event) []byte {
+	}},
+	FieldIPAddress: {wantIP, func(dst []byte, ev *event) []byte {
 		return appendIfAny(dst, `,"ipaddress":"`, ev.ip)
-	},
-	FieldSeq: ofExtra(func(dst []byte, x *extra) []byte {
+	}},
+	FieldSeq: {wantSeq, ofExtra(func(dst []byte, x *extra) []byte {
 		return appendIfNot0(dst, `,"seq":`, x.seq)
-	}),
-	FieldListener: ofExtra(func(dst []byte, x *extra) []byte {
+	})},
+	FieldListener: {wantListener, ofExtra(func(dst []byte, x *extra) []byte {
 		return appendIfAny(dst, `,"listener":"`, x.listener)
-	}),
-	FieldReasonCode: ofExtra(func(dst []byte, x *extra) []byte {
+	})},
+	FieldReasonCode: {wantCode, ofExtra(func(dst []byte, x *extra) []byte {
 		if x.code == 0 {
 			return dst
 		}
 		return strconv.AppendUint(append(dst, `,"reason_code":`...), uint64(x.code)-1, 10)
-	}),
-	FieldUserProperties: ofExtra(appendUserProperties),
-	FieldContentType: ofExtra(func(dst []byte, x *extra) []byte {
+	})},
+	FieldUserProperties: {wantUser, ofExtra(appendUserProperties)},
+	FieldContentType: {wantContentType, ofExtra(func(dst []byte, x *extra) []byte {
 		return appendIfAny(dst, `,"content_type":"`, x.contentType)
-	}),
-	FieldResponseTopic: ofExtra(func(dst []byte, x *extra) []byte {
+	})},
+	FieldResponseTopic: {wantResponseTopic, ofExtra(func(dst []byte, x *extra) []byte {
 		return appendIfAny(dst, `,"response_topic":"`, x.responseTopic)
-	}),
-	FieldCorrelationData: ofExtra(func(dst []byte, x *extra) []byte {
+	})},
+	FieldCorrelationData: {wantCorrelation, ofExtra(func(dst []byte, x *extra) []byte {
 		if x.correlation == "" {
 			return dst
 		}
 		dst = append(dst, `,"correlation_data":"`...)
 		dst = base64.StdEncoding.AppendEncode(dst, []byte(x.correlation))
 		return append(dst, '"')
-	}),
-	FieldPacketID: ofExtra(func(dst []byte, x *extra) []byte {
+	})},
+	FieldPacketID: {wantPacketID, ofExtra(func(dst []byte, x *extra) []byte {
 		return appendIfNot0(dst, `,"packet_id":`, uint64(x.packetID))
-	}),
-	FieldDup: ofExtra(func(dst []byte, x *extra) []byte {
+	})},
+	FieldDup: {wantDup, ofExtra(func(dst []byte, x *extra) []byte {
 		if x.marks&markPacket == 0 {
 			return dst
 		}
 		return strconv.AppendBool(append(dst, `,"dup":`...), x.marks&markDup != 0)
-	}),
+	})},
 }
 
 // ofExtra is a field that only events with an extra can have.
@@ -115,7 +105,7 @@ func withFields(object func(dst []byte, ev *event) []byte, fields []Field, has f
 	for k := range more {
 		for _, f := range fields {
 			if !has(kind(k), f) {
-				more[k] = append(more[k], fieldFuncs[f])
+				more[k] = append(more[k], fieldForms[f].append)
 			}
 		}
 	}
