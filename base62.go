@@ -18,6 +18,10 @@ import (
 // numbers, a fourth longer for long ones of up to some KiB, and allocates more;
 // the one from text is quadratic.
 
+// longestBase62 is the longest payload in bytes where nothing else is said, because
+// of that cost.
+const longestBase62 = 256 << 10
+
 const base62Digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 // base62Values has the value of each digit, and notBase62 for other bytes.

@@ -1,9 +1,6 @@
 package webhook
 
-import (
-	"crypto/tls"
-	"time"
-)
+import "time"
 
 // Config is the configuration: what [Parse] makes of a file, or what a program
 // writes itself. A Config written in Go passes through the same checks as a
@@ -333,6 +330,15 @@ const (
 	DiskQueue   QueueType = "disk"   // kept until delivered, at least once
 )
 
+// Overflow names what gives way when a queue is full.
+type Overflow string
+
+const (
+	DropOldest Overflow = "drop_oldest" // the oldest waiting event
+	DropNewest Overflow = "drop_newest" // the event that comes
+	Block      Overflow = "block"       // the event that comes, after its publish has waited for room
+)
+
 // Special values of Queue.Sync.
 const (
 	// SyncAlways syncs at once, and makes a network client's publish with
@@ -434,15 +440,3 @@ const (
 	// Content-Encoding. Shorter ones would hardly get shorter.
 	Gzip Compression = "gzip"
 )
-
-// Overflow names what gives way when a queue is full.
-type Overflow string
-
-const (
-	DropOldest Overflow = "drop_oldest" // the oldest waiting event
-	DropNewest Overflow = "drop_newest" // the event that comes
-	Block      Overflow = "block"       // the event that comes, after its publish has waited for room
-)
-
-// defaultMinTLS is the minimum version where none is set.
-const defaultMinTLS = tls.VersionTLS12

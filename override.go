@@ -7,10 +7,6 @@ import (
 	"slices"
 )
 
-// longestBase62 is the longest payload where base62 is the encoding and nothing
-// else is said, because that encoding takes long; see its file.
-const longestBase62 = 256 << 10
-
 // key names the rule in records of events, which outlive the process and the
 // configuration, if the rule has settings of its own, else it is 0. It is a hash
 // of what the rule selects: another place among the rules is no other rule, and

@@ -13,6 +13,9 @@ import (
 	"github.com/youmark/pkcs8"
 )
 
+// defaultMinTLS is the minimum version where none is set.
+const defaultMinTLS = tls.VersionTLS12
+
 // A settingError is a mistake in one setting, by its key in the file. It says
 // nothing of the setting's value, not even a path, which may be from env().
 type settingError struct {
