@@ -14,9 +14,8 @@ func (e *Endpoint) conflicts(report func(key string, err error)) {
 	if e.Retry.MaxBackoff < e.Retry.MinBackoff {
 		report("retry.min_backoff", outOfRange("must not be longer than max_backoff"))
 	}
-	q, block := &e.Queue, "queue."
+	q, block := &e.Queue, e.queueBlock()
 	if e.Stream.enabled() {
-		block = "queue.local."
 		if e.Stream.URL == "" {
 			report("queue.url", &invalid{"Missing url", `is required: where NATS is, such as "nats://127.0.0.1:4222"`})
 		}
@@ -60,6 +59,14 @@ func (e *Endpoint) conflicts(report func(key string, err error)) {
 	if !e.TLS.Disabled {
 		e.TLS.conflicts(report)
 	}
+}
+
+// queueBlock is the block that has Endpoint.Queue in a file.
+func (e *Endpoint) queueBlock() string {
+	if e.Stream.enabled() {
+		return "queue.local."
+	}
+	return "queue."
 }
 
 // disagreements reports, by the key of the file, where e contradicts one of others
@@ -147,12 +154,8 @@ func (e *Endpoint) unused(isThere func(key string) bool, report func(key string,
 	if e.RateLimit.Burst == 0 {
 		lacks("rate_limit", "per_second", &invalid{"Missing per_second", "needs a per_second: without it there is no limit"})
 	}
-	block := "queue."
-	if e.Stream.enabled() {
-		block = "queue.local."
-	}
-	if e.Queue.Type != DiskQueue && isThere(block+"sync") {
-		report(block+"sync", &invalid{"Unused setting", `has no effect without type = "disk"`})
+	if key := e.queueBlock() + "sync"; e.Queue.Type != DiskQueue && isThere(key) {
+		report(key, &invalid{"Unused setting", `has no effect without type = "disk"`})
 	}
 	if e.Body.Format == FormatCloudEventsBinary && isThere("body.encoding") {
 		report("body.encoding", &invalid{"Unused setting", `has no effect under format = "cloudevents-binary", where a payload goes as it is`})

@@ -149,7 +149,7 @@ func (e *Endpoint) fill(report func(field string, err error)) {
 	} else if retry.MaxBackoff == 0 && retry.MinBackoff > defaultMaxBackoff {
 		retry.MaxBackoff = min(retry.MinBackoff, longestBackoff)
 	}
-	if e.Body.MaxPayload == 0 && equalFold(string(e.Body.Encoding), string(Base62)) {
+	if e.Body.MaxPayload == 0 && isOneOf(e.Body.Encoding, Base62) {
 		e.Body.MaxPayload = longestBase62
 	}
 	if r := &e.RateLimit; r.Burst == 0 && r.PerSecond > 0 {
@@ -161,18 +161,18 @@ func (e *Endpoint) fill(report func(field string, err error)) {
 	case isOneOf(b.Format, FormatEMQX):
 		b.Node = cmp.Or(b.Node, defaultNode)
 	}
-	if e.Stream.enabled() {
+	onDisk := isOneOf(e.Queue.Type, DiskQueue)
+	if onDisk || e.Stream.enabled() {
 		e.Retry.MaxAge = cmp.Or(e.Retry.MaxAge, 24*time.Hour)
 	}
-	if equalFold(string(e.Queue.Type), string(DiskQueue)) {
-		e.Retry.MaxAge = cmp.Or(e.Retry.MaxAge, 24*time.Hour)
+	if onDisk {
 		e.Queue.MaxBytes = cmp.Or(e.Queue.MaxBytes, 1<<30)
 		e.Queue.Overflow = cmp.Or(e.Queue.Overflow, DropNewest)
 	}
 	fillAll(e.settings(), e, report)
 }
 
-// fillAll does what each setting does to its field of a Config.
+// fillAll calls fill of the settings that have one, and reports its errors by field.
 func fillAll[T any](settings []setting[T], to *T, report func(field string, err error)) {
 	for _, s := range settings {
 		if s.fill == nil {
@@ -184,7 +184,7 @@ func fillAll[T any](settings []setting[T], to *T, report func(field string, err 
 	}
 }
 
-// settings are the keys under which a file has what is set.
+// settings are those of a section that would say what e says.
 func (e *Endpoint) settings() []setting[Endpoint] {
 	if e.Stream.enabled() {
 		return streamSettings
@@ -205,17 +205,3 @@ const (
 	longestBackoff    = 24 * time.Hour
 	mostRate          = 1_000_000
 )
-
-// fieldOf is the Go name of a setting or a block of the file.
-func fieldOf[T any](settings []setting[T], key string) string {
-	for _, s := range settings {
-		if s.key == key {
-			return s.field
-		}
-		if strings.HasPrefix(s.key, key+".") {
-			block, _, _ := strings.Cut(s.field, ".")
-			return block
-		}
-	}
-	return key
-}

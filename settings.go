@@ -298,3 +298,17 @@ func keysOf[T any](settings []setting[T]) []string {
 	}
 	return keys
 }
+
+// fieldOf is the Go name of a setting or a block of the file.
+func fieldOf[T any](settings []setting[T], key string) string {
+	for _, s := range settings {
+		if s.key == key {
+			return s.field
+		}
+		if strings.HasPrefix(s.key, key+".") {
+			block, _, _ := strings.Cut(s.field, ".")
+			return block
+		}
+	}
+	return key
+}
