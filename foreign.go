@@ -77,6 +77,15 @@ func (f *foreign) skip() bool {
 	return false
 }
 
+// passed begins the text behind a section, or behind a block of it, where path
+// leads. Whole: it has braces of its own, and no syntax error has ended it.
+func (f *foreign) passed(s *section, path []*member, whole bool) {
+	f.before, f.closed, f.lost, f.headless = nil, f.off-1, span{}, span{}
+	if whole {
+		f.before, f.names = s, namesIn(path[1:])
+	}
+}
+
 // inComment skips a comment, if the reader is at one.
 func (f *foreign) inComment() bool {
 	if f.at(f.off+1) == '*' && f.off > 0 && isWord(f.src[f.off-1]) {

@@ -58,37 +58,19 @@ func (r *reader) sections() []*section {
 			r.fail(s, p)
 		}
 		r.extents = append(r.extents, span{s.start, r.off})
-		text.before, text.closed, text.lost, text.headless = nil, r.off-1, span{}, span{}
-		if p == nil && value.braces {
-			text.before, text.names = s, namesIn(path[1:])
-		}
 		if s.label != nil {
 			s.body = value
 			sections = append(sections, s)
-			continue
-		}
-		if plain == nil {
-			plain = s
-			sections = append(sections, s)
-		}
-		plain.partial = plain.partial || s.partial
-		switch m := file.find("webhook"); {
-		case value == nil:
-		case len(path) == 1 && m != nil && m.value.braces && value.braces:
-			plain.partial, s.partial = true, true // the one may have what the other misses
-			s.body, s.second = value, true
-			sections = append(sections, s)
-			r.problems = append(r.problems, problem{
-				span: s.span, summary: "Duplicate section",
-				detail: "There is one webhook section without a label; another endpoint needs one: webhook \"name\" { … }.",
-				note:   "The first begins on line %d.", noteAt: m.start,
-			})
-		default:
-			r.add(file, path, value)
-			if text.before != nil {
-				text.before = plain
+		} else {
+			if plain == nil {
+				plain = s
+				sections = append(sections, s)
+			}
+			if s = r.join(plain, s, file, path, value); s.second {
+				sections = append(sections, s)
 			}
 		}
+		text.passed(s, path, p == nil && value.braces)
 	}
 	if plain != nil && len(file.members) > 0 {
 		plain.body = file.members[0].value
@@ -104,6 +86,28 @@ func (r *reader) sections() []*section {
 		r.problems = append(r.problems, text.nothing())
 	}
 	return sections
+}
+
+// join puts a member webhook without a label, which s has been read of, into file,
+// where all of them make plain. It returns the section that the member is of: plain,
+// or s if it is a second one in braces, which is an error.
+func (r *reader) join(plain, s *section, file *node, path []*member, value *node) *section {
+	plain.partial = plain.partial || s.partial
+	if value == nil {
+		return plain
+	}
+	if m := file.find("webhook"); len(path) == 1 && m != nil && m.value.braces && value.braces {
+		plain.partial, s.partial = true, true // the one may have what the other misses
+		s.body, s.second = value, true
+		r.problems = append(r.problems, problem{
+			span: s.span, summary: "Duplicate section",
+			detail: "There is one webhook section without a label; another endpoint needs one: webhook \"name\" { … }.",
+			note:   "The first begins on line %d.", noteAt: m.start,
+		})
+		return s
+	}
+	r.add(file, path, value)
+	return plain
 }
 
 // section reads one member webhook of the file; the reader is at the word.
