@@ -77,10 +77,9 @@ type connection struct {
 	quiet quiet
 	news  news
 
-	// Its own lock nats.Conn holds while it dials; so what is asked of it is
-	// known here.
+	// What nats.Conn would be asked: it holds its lock while it dials.
 	up     atomic.Bool
-	failed atomic.Pointer[error]  // why it is not up
+	cause  atomic.Pointer[error]  // why it is not up
 	denied atomic.Pointer[denial] // the last that it may not do
 
 	made  chan struct{} // closed when conn is set
@@ -181,7 +180,7 @@ func connectContext(ctx context.Context, c stream.Config) (*connection, error) {
 func (c *connection) lost(err error) {
 	c.up.Store(false)
 	if err != nil {
-		c.failed.Store(&err)
+		c.cause.Store(&err)
 		c.news.lost(err)
 	}
 }
@@ -195,7 +194,7 @@ func (c *connection) connected(conn *nats.Conn) {
 // missed is told why there is no connection.
 func (c *connection) missed(err error) {
 	err = c.withoutPath(err)
-	c.failed.Store(&err)
+	c.cause.Store(&err)
 	first := false
 	c.once.Do(func() { first = true; close(c.tried) })
 	if !first { // else who connects tells it
@@ -249,7 +248,7 @@ func (c *connection) state() error {
 	if c.up.Load() {
 		return nil
 	}
-	if err := c.failed.Load(); err != nil {
+	if err := c.cause.Load(); err != nil {
 		return fmt.Errorf("not connected to NATS: %w", *err)
 	}
 	return errors.New("not connected to NATS")

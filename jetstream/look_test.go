@@ -339,7 +339,7 @@ func TestSourceErr(t *testing.T) {
 		want("dead letters: full")
 		s.failed = errors.New("no answer")
 		want("no answer")
-		s.connection.denied.Store(&denial{err: errors.New("permissions violation"), at: time.Now()})
+		s.denied.Store(&denial{err: errors.New("permissions violation"), at: time.Now()})
 		want("permissions violation")
 		time.Sleep(max(deniedFor, unburiedFor))
 		want("no answer")

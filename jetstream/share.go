@@ -102,7 +102,7 @@ func (s *source) takeMore(most int, taken map[int]bool) error {
 	rand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] })
 	var foreign error
 	for n := range taken {
-		delete(s.denied, n)
+		delete(s.blocked, n)
 	}
 	late := time.Now().Add(beat)
 	for _, n := range free[:min(len(free), max(most, 0))] {
@@ -112,13 +112,13 @@ func (s *source) takeMore(most int, taken map[int]bool) error {
 		err := s.take(n)
 		switch {
 		case err == nil:
-			delete(s.denied, n)
+			delete(s.blocked, n)
 		case codeOf(err) != codeNotUnique:
 			return err
-		case s.denied[n]: // a worker that was faster would be seen by now
+		case s.blocked[n]: // a worker that was faster would be seen by now
 			foreign = fmt.Errorf("stream %s has a consumer that is no worker's and keeps workers from its partitions: %w", s.config.Name, err)
 		default:
-			s.denied[n] = true
+			s.blocked[n] = true
 		}
 	}
 	return foreign

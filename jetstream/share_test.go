@@ -23,7 +23,7 @@ func TestLostRace(t *testing.T) {
 	s := &source{
 		connection: &connection{js: takenJetStream{}}, config: stream.Config{Name: "MQTT_WEBHOOKS", Endpoint: "orders", Partitions: 1},
 		ctx: t.Context(), partitions: make(map[int]*partition), leaving: make(map[int]*partition),
-		resting: make(map[int]time.Time), denied: make(map[int]bool),
+		resting: make(map[int]time.Time), blocked: make(map[int]bool),
 	}
 	nobody, other := map[int]bool{}, map[int]bool{0: true}
 	for i, look := range []struct {

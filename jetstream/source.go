@@ -91,7 +91,7 @@ type source struct {
 	over       int                // beats in a row that said that this worker has more than its share
 	cuts       int                // how often the connection was lost
 
-	denied  map[int]bool  // partitions that no worker had and that could not be taken all the same; of run
+	blocked map[int]bool  // partitions that no worker had and that could not be taken all the same; of run
 	named   atomic.Uint64 // consumers that were given a name
 	acks    acks
 	present *nats.Subscription
@@ -135,7 +135,7 @@ func (driver) Source(ctx context.Context, c stream.Config) (stream.Source, error
 	s := &source{
 		connection: conn, config: c, id: nuid.Next(), stream: st, again: make(chan struct{}, 1),
 		partitions: make(map[int]*partition), leaving: make(map[int]*partition), resting: make(map[int]time.Time),
-		denied: make(map[int]bool),
+		blocked: make(map[int]bool),
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.hurry, s.now = context.WithCancel(context.Background())
