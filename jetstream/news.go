@@ -3,6 +3,7 @@ package jetstream
 import (
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"sync"
 	"time"
@@ -95,4 +96,32 @@ func (n *news) stopLater() {
 		n.later.Stop()
 		n.later = nil
 	}
+}
+
+// A quiet keeps lines about the same error out of the log for a while.
+type quiet struct {
+	mu   sync.Mutex
+	last map[string]time.Time // by the error's text
+}
+
+// quietTime is how long.
+const quietTime = time.Minute
+
+// due reports whether it is time for a line about err.
+func (q *quiet) due(err error) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	text := err.Error()
+	if now := time.Now(); now.Sub(q.last[text]) >= quietTime {
+		maps.DeleteFunc(q.last, func(_ string, at time.Time) bool { return now.Sub(at) >= quietTime })
+		if len(q.last) >= mostCauses { // one text for each event, as it may be
+			return false
+		}
+		if q.last == nil {
+			q.last = make(map[string]time.Time)
+		}
+		q.last[text] = now
+		return true
+	}
+	return false
 }
