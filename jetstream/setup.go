@@ -57,6 +57,42 @@ func letterStream(c *stream.Config) jetstream.StreamConfig {
 	}
 }
 
+// awaitStreams returns the stream of events when it and that of dead letters are
+// there, or why they are not as they have to be. Anything else may pass: it tries
+// again until ctx is done.
+func (c *connection) awaitStreams(ctx context.Context, config *stream.Config) (jetstream.Stream, error) {
+	for {
+		s, err := c.ensureStreams(ctx, config)
+		if err == nil || isMisconfigured(err) {
+			return s, err
+		}
+		if config.Waiting != nil {
+			config.Waiting(err)
+		}
+		if ctx.Err() == nil && c.quiet.due(err) {
+			config.Log.Warn("waiting for the stream", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(recheck):
+		}
+	}
+}
+
+// ensureStreams makes both streams, unless they are there.
+func (c *connection) ensureStreams(ctx context.Context, config *stream.Config) (jetstream.Stream, error) {
+	if err := c.state(); err != nil {
+		return nil, err
+	}
+	s, err := ensure(ctx, c.js, eventStream(config))
+	if err != nil {
+		return nil, err
+	}
+	_, err = ensure(ctx, c.js, letterStream(config))
+	return s, err
+}
+
 // ensure makes a stream, or returns how the one that is there differs from it,
 // which is a *stream.Misconfigured.
 func ensure(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) (jetstream.Stream, error) {

@@ -103,34 +103,10 @@ func (driver) Source(ctx context.Context, c stream.Config) (stream.Source, error
 	if err != nil {
 		return nil, err
 	}
-	var st jetstream.Stream
-	for {
-		err := conn.state()
-		if err == nil {
-			st, err = ensure(ctx, conn.js, eventStream(&c))
-		}
-		if err == nil {
-			_, err = ensure(ctx, conn.js, letterStream(&c))
-		}
-		if err == nil {
-			break
-		}
-		if isMisconfigured(err) {
-			conn.conn.Close()
-			return nil, err
-		}
-		if c.Waiting != nil {
-			c.Waiting(err)
-		}
-		if ctx.Err() == nil && conn.quiet.due(err) {
-			c.Log.Warn("waiting for the stream", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			conn.conn.Close()
-			return nil, context.Cause(ctx)
-		case <-time.After(recheck):
-		}
+	st, err := conn.awaitStreams(ctx, &c)
+	if err != nil {
+		conn.conn.Close()
+		return nil, err
 	}
 	s := &source{
 		connection: conn, config: c, id: nuid.Next(), stream: st, again: make(chan struct{}, 1),
