@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,33 @@ import (
 
 // connections is how many all senders use unless it is what is compared.
 const connections = 32
+
+// send measures a role that sends to a receiver.
+func (b *bench) send(role string, args arguments) (outcome, error) {
+	args.Events = max(args.Events/b.scale, 1000)
+	if args.Dir != "" {
+		dir, err := os.MkdirTemp(b.dir, args.Dir)
+		if err != nil {
+			return outcome{}, err
+		}
+		defer os.RemoveAll(dir)
+		args.Dir = dir
+	}
+	r, err := start("receiver", arguments{Hang: role == "enqueue"})
+	if err != nil {
+		return outcome{}, err
+	}
+	defer r.kill()
+	if args.Addr, err = r.addr(); err != nil {
+		return outcome{}, err
+	}
+	s, err := start(role, args)
+	if err != nil {
+		return outcome{}, err
+	}
+	defer s.kill()
+	return s.outcome()
+}
 
 // body is a message_publish as the hook makes it.
 func body(payload int) string {

@@ -25,31 +25,6 @@ func stream(args arguments) webhook.Stream {
 	return webhook.Stream{URL: webhook.Secret(args.NATS), Name: "BENCH", Partitions: partitions, MaxBytes: -1}
 }
 
-// planStreams is what is measured of queues, the stream among them.
-func planStreams(std arguments) []*table {
-	queues := &table{title: "Queues", unit: "events", page: scaling, rows: []row{
-		{name: "memory queue, to the reply", base: true, measure: func(b *bench) (outcome, error) { return b.send("hook", std) }},
-		{name: "disk queue, to the reply", measure: func(b *bench) (outcome, error) {
-			args := std
-			args.Dir = "queue"
-			return b.send("hook", args)
-		}},
-		{name: "broker into a stream", measure: func(b *bench) (outcome, error) { return b.throughStream(std, "hook") }},
-		{name: "worker from a stream, to the reply", measure: func(b *bench) (outcome, error) { return b.throughStream(std, "worker") }},
-		{name: "NATS server, of both", measure: func(b *bench) (outcome, error) { return b.throughStream(std, "nats") }},
-	}}
-	workers := &table{title: "Workers, receiver with 20 ms latency", unit: "webhooks", page: scaling}
-	for _, n := range []int{1, 2, 4} {
-		workers.rows = append(workers.rows, row{name: fmt.Sprintf("%d, each with a pool of 32", n), base: n == 1,
-			measure: func(b *bench) (outcome, error) {
-				args := std
-				args.Delay, args.Events = 20*time.Millisecond, 8000
-				return b.workers(args, n)
-			}})
-	}
-	return []*table{queues, workers}
-}
-
 // throughStream puts events into a stream and then lets a worker deliver them.
 // It returns the outcome of one of those who take part.
 func (b *bench) throughStream(args arguments, of string) (o outcome, err error) {
