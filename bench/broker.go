@@ -73,7 +73,7 @@ func (b *bench) throughBroker(qos byte, hook bool, args arguments) (o, received 
 		if args.Always {
 			queue = fmt.Sprintf("  queue { type = \"disk\", dir = %q, sync = \"always\", block_timeout = \"60s\" }\n", args.Dir)
 		}
-		text := fmt.Sprintf("webhook {\n  url = \"http://%s/hook\"\n  events = [{ event = \"on_message_publish\", topic = \"site/+/device/#\" }]\n%s}\n", addr, queue)
+		text := fmt.Sprintf("webhook {\n  url = \"http://%s/hook\"\n  events = [{ event = \"on_message_publish\", topic = %q }]\n%s}\n", addr, filter, queue)
 		if err := os.WriteFile(file, []byte(text), 0o666); err != nil {
 			return o, received, err
 		}

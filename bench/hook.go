@@ -21,11 +21,11 @@ func newHook(args arguments) (*webhook.Hook, error) {
 		Retry:    webhook.Retry{MaxAge: -1},
 	}
 	for i := range max(args.Rules, 1) {
-		filter := fmt.Sprintf("site/%d/+/%d/#", i%100, i+1000)
+		rule := webhook.Rule{Event: webhook.OnMessagePublish, Topic: fmt.Sprintf("site/%d/+/%d/#", i%100, i+1000)}
 		if args.Match && i == 0 {
-			filter = "site/+/device/#"
+			rule.Topic = filter
 		}
-		e.Events = append(e.Events, webhook.Rule{Event: webhook.OnMessagePublish, Topic: filter})
+		e.Events = append(e.Events, rule)
 	}
 	if args.Batch {
 		e.Batch.MaxEvents = 100
@@ -59,7 +59,7 @@ func newClients(n int) []*mqtt.Client {
 	server := mqtt.New(&mqtt.Options{Logger: slog.New(slog.DiscardHandler)})
 	clients := make([]*mqtt.Client, max(n, 1))
 	for i := range clients {
-		clients[i] = server.NewClient(nil, "tcp", fmt.Sprintf("client-%05d", i), false)
+		clients[i] = server.NewClient(nil, "tcp", clientID(i), false)
 	}
 	return clients
 }
@@ -69,7 +69,7 @@ func newClients(n int) []*mqtt.Client {
 func publishFrom(clients []*mqtt.Client, h *webhook.Hook, args arguments) {
 	pk := packets.Packet{
 		FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1},
-		TopicName:   "site/1/device/12/temperature",
+		TopicName:   topic,
 		Payload:     []byte(strings.Repeat("x", args.Payload)),
 	}
 	for i := range args.Events {

@@ -159,7 +159,11 @@ func publishOver(conn net.Conn, qos byte, n, size, window int) (waits []time.Dur
 	return waits, err
 }
 
-const topic = "site/1/device/12/temperature"
+// What is published, and the rule that takes it.
+const (
+	topic  = "site/1/device/12/temperature"
+	filter = "site/+/device/#"
+)
 
 // appendPublish appends a PUBLISH packet whose payload begins with the time.
 func appendPublish(out []byte, qos byte, number, size int) []byte {

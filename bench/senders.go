@@ -45,7 +45,7 @@ func (b *bench) send(role string, args arguments) (outcome, error) {
 
 // body is a message_publish as the hook makes it.
 func body(payload int) string {
-	return `{"ts":1706703724960,"topic":"site/1/device/12/temperature","retain":false,"qos":1,"action":"message_publish",` +
+	return `{"ts":1706703724960,"topic":"` + topic + `","retain":false,"qos":1,"action":"message_publish",` +
 		`"from_username":"undefined","from_client_id":"client-00042","payload":"` + strings.Repeat("x", payload) + `"}`
 }
 
