@@ -101,31 +101,19 @@ func serve(opts *options, cfg *webhook.Config, stdout, stderr io.Writer) error {
 	}
 	defer pages.Close()
 
-	capabilities := mqtt.NewDefaultServerCapabilities()
-	capabilities.MaximumClientWritesPending = 16 * 1024 // messages on their way to one subscriber
-	server := mqtt.New(&mqtt.Options{
-		Logger:       log,
-		Capabilities: capabilities,
-		// Who sends many messages at a time has them read at once, and
-		// acknowledged at once, see ackConn.
-		ClientNetReadBufferSize: 4 << 10,
-	})
+	server := newServer(log)
 	if err := server.AddListener(listeners.NewNet("tcp", clients)); err != nil {
 		return err
 	}
 	if err := addAuth(server, opts.allow); err != nil {
 		return err
 	}
-	again := false // the file can be read again, as a pipe cannot
+	canReload := false
 	if cfg != nil {
-		hookOptions := &webhook.Options{DrainTimeout: cmp.Or(opts.drain, -1)} // 0 would be the default
-		if info, err := os.Stat(opts.config); err == nil && info.Mode().IsRegular() {
-			hookOptions.File, hookOptions.Watch, again = opts.config, true, true
-		} else {
-			hookOptions.Config = cfg
-		}
+		hookOpts := hookOptions(opts, cfg)
+		canReload = hookOpts.File != ""
 		// The last hook, so that it sees what the others let through.
-		if err := server.AddHook(hook, hookOptions); err != nil {
+		if err := server.AddHook(hook, hookOpts); err != nil {
 			return err
 		}
 	}
@@ -137,7 +125,7 @@ func serve(opts *options, cfg *webhook.Config, stdout, stderr io.Writer) error {
 
 	// A reload may hang, as a disk that is gone does; to stop must not.
 	go reloadOn(ctx, hangups, func() {
-		if !again {
+		if !canReload {
 			log.Warn("nothing to reload: there is no configuration file, or it cannot be read again")
 			return
 		}
@@ -146,6 +134,30 @@ func serve(opts *options, cfg *webhook.Config, stdout, stderr io.Writer) error {
 	<-ctx.Done()
 	log.Info("stopping", "drain", opts.drain)
 	return stop(server, hook, clients, opts.drain)
+}
+
+func newServer(log *slog.Logger) *mqtt.Server {
+	capabilities := mqtt.NewDefaultServerCapabilities()
+	capabilities.MaximumClientWritesPending = 16 * 1024 // messages on their way to one subscriber
+	return mqtt.New(&mqtt.Options{
+		Logger:       log,
+		Capabilities: capabilities,
+		// Who sends many messages at a time has them read at once, and
+		// acknowledged at once, see ackConn.
+		ClientNetReadBufferSize: 4 << 10,
+	})
+}
+
+// hookOptions lets the hook read the configuration file itself, at every change
+// anew, unless it cannot be read again, as a pipe cannot.
+func hookOptions(opts *options, cfg *webhook.Config) *webhook.Options {
+	hookOpts := &webhook.Options{DrainTimeout: cmp.Or(opts.drain, -1)} // 0 would be the default
+	if info, err := os.Stat(opts.config); err == nil && info.Mode().IsRegular() {
+		hookOpts.File, hookOpts.Watch = opts.config, true
+	} else {
+		hookOpts.Config = cfg
+	}
+	return hookOpts
 }
 
 // reloadOn calls reload on signals, until the context ends.
@@ -160,7 +172,7 @@ func reloadOn(ctx context.Context, hangups <-chan os.Signal, reload func()) {
 	}
 }
 
-// noHook is a hook that the broker does not have.
+// noHook stands for the hook of a broker without one, which nothing is wrong with.
 type noHook struct{ *webhook.Hook }
 
 func (noHook) Healthy() error { return nil }
