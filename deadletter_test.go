@@ -27,15 +27,6 @@ func openTestLetters(t testing.TB, d DeadLetter) *letterFile {
 	return f.(*letterFile)
 }
 
-func contentOf(t testing.TB, path string) string {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
-}
-
 // readLetters reads a dead letter file, each of whose lines must be whole.
 func readLetters(t testing.TB, path string) (letters []deadLetter) {
 	t.Helper()

@@ -13,7 +13,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -35,7 +34,7 @@ func TestTLSVerification(t *testing.T) {
 	tls11.MinVersion, tls11.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
 	otherProtocol := good.Clone()
 	otherProtocol.NextProtos = []string{"other"}
-	both := writeFile(t, append(mustRead(t, other.file), mustRead(t, ca.file)...))
+	both := writeFile(t, contentOf(t, other.file)+contentOf(t, ca.file))
 
 	for _, tt := range []struct {
 		name   string
@@ -133,7 +132,7 @@ func TestTLSClientCertificate(t *testing.T) {
 func TestTLSClientChain(t *testing.T) {
 	ca := newTestCA(t, "CA")
 	certFile, keyFile := ca.clientFiles()
-	chain := writeFile(t, append(mustRead(t, certFile), mustRead(t, ca.file)...))
+	chain := writeFile(t, contentOf(t, certFile)+contentOf(t, ca.file))
 	cert, problems := TLS{CertFile: chain, KeyFile: keyFile}.certificate()
 	if len(problems) > 0 || len(cert.Certificate) != 2 {
 		t.Fatalf("got %+v, %v, want two certificates", cert, problems)
@@ -334,7 +333,7 @@ func TestReadKey(t *testing.T) {
 		{name: "other kind", content: block("OPENSSH PRIVATE KEY", []byte("x")), err: `its key is of the unknown type "OPENSSH PRIVATE KEY"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			file := writeFile(t, []byte(tt.content))
+			file := writeFile(t, tt.content)
 			key, err := readKey(file, tt.password)
 			if tt.err != "" {
 				if err == nil || !strings.HasPrefix(err.Error(), tt.err) {
@@ -358,7 +357,7 @@ func TestReadKey(t *testing.T) {
 
 func mustReadKey(t *testing.T, content string, password Secret) crypto.Signer {
 	t.Helper()
-	key, err := readKey(writeFile(t, []byte(content)), password)
+	key, err := readKey(writeFile(t, content), password)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -405,15 +404,6 @@ func TestTLSConfigErrors(t *testing.T) {
 			}
 		})
 	}
-}
-
-func mustRead(t *testing.T, file string) []byte {
-	t.Helper()
-	content, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return content
 }
 
 // TestTLSSurplus has a server that sends a reply too many in a record of its own,

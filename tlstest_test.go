@@ -107,12 +107,12 @@ func newTestKey(t testing.TB) *ecdsa.PrivateKey {
 // writePEM writes a file with one block.
 func writePEM(t testing.TB, blockType string, der []byte) string {
 	t.Helper()
-	return writeFile(t, pem.EncodeToMemory(&pem.Block{Type: blockType, Bytes: der}))
+	return writeFile(t, string(pem.EncodeToMemory(&pem.Block{Type: blockType, Bytes: der})))
 }
 
-func writeFile(t testing.TB, content []byte) string {
+func writeFile(t testing.TB, content string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "file.pem")
-	write(t, file, string(content))
+	write(t, file, content)
 	return file
 }

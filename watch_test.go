@@ -26,7 +26,7 @@ func replace(t *testing.T, file, text string) {
 	rename(t, file+"~", file)
 }
 
-func contents(t *testing.T, file string) string {
+func contentOf(t testing.TB, file string) string {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -188,7 +188,7 @@ func TestWatchPicksUpCertificates(t *testing.T) {
 			got.mu.Unlock()
 		}
 	})
-	write(t, dir+"/ca.pem", contents(t, other.file))
+	write(t, dir+"/ca.pem", contentOf(t, other.file))
 	write(t, dir+"/webhook.hcl", fmt.Sprintf(`webhook {
 		url = "https://%s/"
 		tls { cacertfile = "ca.pem" }
@@ -203,7 +203,7 @@ func TestWatchPicksUpCertificates(t *testing.T) {
 	defer h.Stop()
 	h.emit(publishOf("c", "1"))
 	log.await(t, "at fault", 1)
-	replace(t, dir+"/ca.pem", contents(t, ca.file))
+	replace(t, dir+"/ca.pem", contentOf(t, ca.file))
 	got.await(t, "the event", func() bool { return len(got.payloads) == 1 })
 }
 

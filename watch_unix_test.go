@@ -24,7 +24,7 @@ func TestReloadMeetsAPipe(t *testing.T) {
   tls { cacertfile = "ca.pem" }
 }`)
 			write(t, filepath.Join(dir, "token"), "one\n")
-			write(t, filepath.Join(dir, "ca.pem"), contents(t, newTestCA(t, "ca").file))
+			write(t, filepath.Join(dir, "ca.pem"), contentOf(t, newTestCA(t, "ca").file))
 			h := new(Hook)
 			h.Log = slog.New(slog.DiscardHandler)
 			if err := h.Init(&Options{File: file, Watch: true, DrainTimeout: -1}); err != nil {
