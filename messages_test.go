@@ -50,13 +50,7 @@ func (h *Hook) messageCount(id string) int {
 // goroutine that wrote the last one may be late.
 func (b *testBroker) awaitNoMessages(t *testing.T, id string) {
 	t.Helper()
-	deadline := time.Now().Add(rawTimeout)
-	for b.hook.messageCount(id) != 0 {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d messages remembered", b.hook.messageCount(id))
-		}
-		time.Sleep(time.Millisecond) // nothing tells
-	}
+	awaitTrue(t, "no message is remembered", func() bool { return b.hook.messageCount(id) == 0 })
 }
 
 func TestDeliveredAndAcked(t *testing.T) {

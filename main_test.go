@@ -43,3 +43,34 @@ func leftBehind() string {
 	}
 	return strings.Join(left, "\n\n")
 }
+
+// checkLeaks fails the test if it leaves goroutines or sockets behind. It has
+// to be called first, so that it runs after all other cleanups.
+func checkLeaks(t testing.TB) {
+	t.Helper()
+	goroutines, sockets := runtime.NumGoroutine(), openSockets()
+	t.Cleanup(func() {
+		var g, s int
+		for wait := time.Millisecond; wait < 5*time.Second; wait *= 2 {
+			g, s = runtime.NumGoroutine(), openSockets()
+			if g <= goroutines && s <= sockets {
+				return
+			}
+			time.Sleep(wait) // nothing announces the end of a goroutine
+		}
+		buf := make([]byte, 1<<20)
+		t.Errorf("left behind: goroutines %d, before %d; sockets %d, before %d\n%s",
+			g, goroutines, s, sockets, buf[:runtime.Stack(buf, true)])
+	})
+}
+
+// openSockets counts the process's sockets, where the system tells.
+func openSockets() (n int) {
+	fds, _ := os.ReadDir("/proc/self/fd")
+	for _, fd := range fds {
+		if target, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && strings.HasPrefix(target, "socket:") {
+			n++
+		}
+	}
+	return n
+}
