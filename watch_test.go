@@ -56,27 +56,22 @@ func TestWatch(t *testing.T) {
 	configuration := func(url, header string) string {
 		return fmt.Sprintf(`webhook { url = %q, headers = { x-version = %s }, events = [ { event = "on_message_publish" } ] }`, url, header)
 	}
+	plain := func(t *testing.T, dir, url string) string {
+		write(t, dir+"/webhook.hcl", configuration(url, `"1"`))
+		return dir + "/webhook.hcl"
+	}
 	for _, test := range []struct {
 		name   string
 		start  func(t *testing.T, dir, url string) (file string)
 		change func(t *testing.T, dir, url string)
 	}{
-		{"written", func(t *testing.T, dir, url string) string {
-			write(t, dir+"/webhook.hcl", configuration(url, `"1"`))
-			return dir + "/webhook.hcl"
-		}, func(t *testing.T, dir, url string) {
+		{"written", plain, func(t *testing.T, dir, url string) {
 			write(t, dir+"/webhook.hcl", configuration(url, `"2"`))
 		}},
-		{"replaced", func(t *testing.T, dir, url string) string {
-			write(t, dir+"/webhook.hcl", configuration(url, `"1"`))
-			return dir + "/webhook.hcl"
-		}, func(t *testing.T, dir, url string) {
+		{"replaced", plain, func(t *testing.T, dir, url string) {
 			replace(t, dir+"/webhook.hcl", configuration(url, `"2"`))
 		}},
-		{"removed and made anew", func(t *testing.T, dir, url string) string {
-			write(t, dir+"/webhook.hcl", configuration(url, `"1"`))
-			return dir + "/webhook.hcl"
-		}, func(t *testing.T, dir, url string) {
+		{"removed and made anew", plain, func(t *testing.T, dir, url string) {
 			rename(t, dir+"/webhook.hcl", dir+"/old")
 			write(t, dir+"/webhook.hcl", configuration(url, `"2"`))
 		}},
