@@ -45,7 +45,7 @@ func Parse(src []byte, filename string) (*Config, error) {
 
 // parse is Parse, and returns the files that the configuration names.
 func parse(src []byte, filename string) (*Config, []string, error) {
-	r := &reader{src: src, lineValue: -1}
+	r := newReader(src)
 	d := &decoder{src: src, dir: filepath.Dir(filename), sectionKeys: sectionKeys, streamKeys: keysOf(streamSettings)}
 	cfg := d.config(r.sections())
 	for i := range cfg.Endpoints {

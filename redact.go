@@ -13,7 +13,7 @@ import (
 // and the text of settings that are not secret. It hides the other values,
 // comments, what follows a syntax error, and everything outside of sections.
 func redact(src []byte) []byte {
-	r := &reader{src: src, lineValue: -1}
+	r := newReader(src)
 	sections := r.sections()
 
 	d := &decoder{src: src}

@@ -66,7 +66,7 @@ func TestSectionsFound(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			r := &reader{src: []byte(test.src), lineValue: -1}
+			r := newReader([]byte(test.src))
 			var labels []string
 			for _, s := range r.sections() {
 				if s.label == nil {

@@ -131,6 +131,8 @@ type reader struct {
 	escaped    bool // the last string has a quote with a backslash inside ${…} or %{…}
 }
 
+func newReader(src []byte) *reader { return &reader{src: src, lineValue: -1} }
+
 func syntaxError(at span, summary, detail string) *problem {
 	return &problem{span: at, summary: summary, detail: detail}
 }
