@@ -144,19 +144,6 @@ func (s *Spool) rewrite(g *segment) (err error) {
 	return nil
 }
 
-// marksOf reads a segment's marks.
-func (s *Spool) marksOf(g *segment) (done []uint32, size int64, err error) {
-	f, err := s.fs.open(s.path(g.id.name(doneSuffix)), os.O_RDONLY)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, 0, nil
-	}
-	if err != nil {
-		return nil, 0, err
-	}
-	defer f.Close()
-	return g.key.readMarks(f)
-}
-
 // copyLive writes the records of from that are not done to a new file and
 // syncs it.
 func (s *Spool) copyLive(name string, from file, g *segment, done []uint32) (moves []move, size int64, err error) {

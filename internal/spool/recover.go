@@ -193,16 +193,6 @@ func (s *Spool) recoverSegment(g *segment, r *Recovery, recovered func(Ref, []by
 	return nil
 }
 
-// scan goes through a segment's file.
-func (g *segment) scan(f file, fn func(pos, off int64, raw []byte) error) (*scan, error) {
-	size, err := f.size()
-	if err != nil {
-		return &scan{}, err
-	}
-	sc := &scan{r: f, size: size, key: g.key, moved: g.id.gen > 0}
-	return sc, sc.each(fn)
-}
-
 // Spools returns the names of the folders in base that hold a spool, sorted.
 // A base that does not exist holds none.
 func Spools(base string) ([]string, error) {
