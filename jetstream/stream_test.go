@@ -647,23 +647,34 @@ func TestStreamGone(t *testing.T) {
 	addUp(t, w.Stats().Endpoints["orders"])
 }
 
+// startPassing starts a worker's source, and a publisher whose first event has gone
+// through. pass has another one go through; right is the stream as they have it.
+func startPassing(t *testing.T, url string, js jetstream.JetStream) (source stream.Source, pass func(id string), right jetstream.StreamConfig) {
+	t.Helper()
+	to := newSink()
+	close(to.ended)
+	source, p := startSource(t, url, url, 8, to)
+	pass = func(id string) {
+		t.Helper()
+		publishOne(t, p, id)
+		to.next(t).Ack()
+		awaitEmpty(t, js)
+	}
+	pass("a")
+	st, err := js.Stream(t.Context(), "MQTT_WEBHOOKS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return source, pass, st.CachedInfo().Config
+}
+
 // TestStreamMadeAnew puts another stream in the place of a worker's: it must not
 // work on one that is not as it has to be, nor count where others share it.
 func TestStreamMadeAnew(t *testing.T) {
 	t.Parallel()
 	s := startNATS(t, nil)
 	js := client(t, s.ClientURL())
-	to := newSink()
-	close(to.ended)
-	source, p := startSource(t, s.ClientURL(), s.ClientURL(), 8, to)
-	publishOne(t, p, "a")
-	to.next(t).Ack()
-	awaitEmpty(t, js)
-	st, err := js.Stream(t.Context(), "MQTT_WEBHOOKS")
-	if err != nil {
-		t.Fatal(err)
-	}
-	right := st.CachedInfo().Config
+	source, pass, right := startPassing(t, s.ClientURL(), js)
 	wrong := right
 	wrong.Retention, wrong.Metadata = jetstream.LimitsPolicy, nil
 	makeAnew := func(cfg jetstream.StreamConfig) jetstream.Stream {
@@ -672,6 +683,7 @@ func TestStreamMadeAnew(t *testing.T) {
 			t.Fatal(err)
 		}
 		var st jetstream.Stream
+		var err error
 		eventually(t, 10*time.Second, func() (problem string) { // the old one's files go after a while
 			if st, err = js.CreateStream(t.Context(), cfg); err != nil {
 				return err.Error()
@@ -680,7 +692,7 @@ func TestStreamMadeAnew(t *testing.T) {
 		})
 		return st
 	}
-	st = makeAnew(wrong)
+	st := makeAnew(wrong)
 	eventually(t, 20*time.Second, func() string {
 		if err := source.Err(); err == nil || !strings.Contains(err.Error(), "retention is Limits, not WorkQueue") {
 			return fmt.Sprintf("worker: %v", err)
@@ -703,9 +715,7 @@ func TestStreamMadeAnew(t *testing.T) {
 		t.Errorf("the worker answers a roll call: %s", m.Data)
 	}
 	makeAnew(right)
-	publishOne(t, p, "b")
-	to.next(t).Ack()
-	awaitEmpty(t, js)
+	pass("b")
 	if err := source.Err(); err != nil {
 		t.Error(err)
 	}
@@ -717,17 +727,7 @@ func TestStreamEdited(t *testing.T) {
 	t.Parallel()
 	s := startNATS(t, nil)
 	js := client(t, s.ClientURL())
-	to := newSink()
-	close(to.ended)
-	source, p := startSource(t, s.ClientURL(), s.ClientURL(), 8, to)
-	publishOne(t, p, "a")
-	to.next(t).Ack()
-	awaitEmpty(t, js)
-	st, err := js.Stream(t.Context(), "MQTT_WEBHOOKS")
-	if err != nil {
-		t.Fatal(err)
-	}
-	right := st.CachedInfo().Config
+	source, pass, right := startPassing(t, s.ClientURL(), js)
 	wrong := right
 	wrong.MaxAge = time.Hour
 	if _, err := js.UpdateStream(t.Context(), wrong); err != nil {
@@ -745,9 +745,7 @@ func TestStreamEdited(t *testing.T) {
 	if _, err := js.UpdateStream(t.Context(), right); err != nil {
 		t.Fatal(err)
 	}
-	publishOne(t, p, "b")
-	to.next(t).Ack()
-	awaitEmpty(t, js)
+	pass("b")
 }
 
 // TestSubjectsOfAnotherStream has another stream take the subjects: at the start
