@@ -55,7 +55,8 @@ func openDisk(q *queue, config *Endpoint, log *slog.Logger) (*disk, error) {
 			return
 		}
 		q.counters.known |= 1 << ev.kind
-		t := q.ticketOf(&ev, len(rec))
+		var t ticket
+		t.set(&ev, ev.laneKey(q.seed), len(rec))
 		q.add(&t, uint64(ref))
 	})
 	switch {

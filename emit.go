@@ -145,7 +145,7 @@ func (h *Hook) stamp(ev *event, a *active) *turn {
 	if ev.time == 0 {
 		ev.time = ev.stamped / int64(time.Millisecond)
 	}
-	ev.id = newEventID(ev.time)
+	ev.id.renew(ev.time)
 	if a.wants&wantSeq != 0 {
 		return h.seq.number(ev)
 	}
@@ -167,7 +167,7 @@ func (e *endpoint) offer(ev *event, rule int32, a *active, p *patience) (ref uin
 		// By its id a stream knows an event that it has already, which another
 		// endpoint may have put there.
 		own := *ev
-		own.id = newEventID(ev.time)
+		own.id.renew(ev.time)
 		ev = &own
 	}
 	return e.queue.offerWith(ev, p)

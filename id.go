@@ -12,15 +12,17 @@ import (
 // milliseconds, then random bits. Ids of one process sort by time.
 type eventID [16]byte
 
-// newEventID makes an id for an event of the given time. The generator is
+// renew makes id a new one, for an event of the given time. The generator is
 // ChaCha8, seeded by the operating system and private to each thread, so ids
 // are unique across processes and cost no lock.
-func newEventID(unixMilli int64) (id eventID) {
+//
+// It sets the id where it is: a processor stalls where a value is copied as a
+// whole right after its parts were written.
+func (id *eventID) renew(unixMilli int64) {
 	hi := uint64(unixMilli)<<16 | 0x7000 | rand.Uint64()&0x0fff
 	lo := rand.Uint64()&^(3<<62) | 2<<62
 	binary.BigEndian.PutUint64(id[:8], hi)
 	binary.BigEndian.PutUint64(id[8:], lo)
-	return id
 }
 
 // idLen is the length of an id's text.

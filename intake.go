@@ -102,11 +102,11 @@ func (b *intake) Event(partition int, m stream.Message) {
 	ref, _ := b.memory.put(rec)
 	b.messages[ref] = held{m, t}
 	t.events++
-	ticket := q.ticketOf(&ev, len(rec))
 	// Brokers with another ordering may have put a client's events into several
 	// partitions. A lane has those of one, with which it ends.
-	ticket.key ^= uint64(partition)
-	q.entered(&ticket, ref, keep)
+	var its ticket
+	its.set(&ev, ev.laneKey(q.seed)^uint64(partition), len(rec))
+	q.entered(&its, ref, keep)
 }
 
 // buryUnreadable writes the dead letter of an event that is damaged.

@@ -324,8 +324,9 @@ func TestDropOldestSparesWhatIsInFlight(t *testing.T) {
 // enterLocked is offer for who holds the queue's lock, so that nobody runs meanwhile.
 func (q *queue) enterLocked(ev *event) {
 	rec := appendRecord(nil, ev)
-	ticket := q.ticketOf(ev, len(rec))
-	q.enter(&ticket, rec)
+	var t ticket
+	t.set(ev, ev.laneKey(q.seed), len(rec))
+	q.enter(&t, rec)
 }
 
 // TestDroppedFromUnderAWorker: a worker that was woken for an event which an overflow

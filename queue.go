@@ -109,9 +109,9 @@ func newQueue(l limits) *queue {
 // until the block timeout is over, or says that it has to. It returns the event's
 // reference in the store, if it was taken.
 func (q *queue) offerWith(ev *event, p *patience) (ref uint64, is admission) {
-	t := q.ticketOf(ev, 0)
+	key := ev.laneKey(q.seed)
 	if p == nil && !q.mu.eager.Load() && ev.isShort() {
-		if full := q.stages.put(ev, &t); full || q.mu.eager.Load() {
+		if full := q.stages.put(ev, key); full || q.mu.eager.Load() {
 			q.mu.visit()
 		}
 		return 0, notTaken
@@ -129,7 +129,8 @@ func (q *queue) offerWith(ev *event, p *patience) (ref uint64, is admission) {
 		}
 	}
 	rec = appendRecord(rec, ev)
-	t.size = uint32(len(rec))
+	var t ticket
+	t.set(ev, key, len(rec))
 
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -163,14 +164,6 @@ const (
 	taken
 	hasToWait // for room, which p does not do yet: nothing has happened
 )
-
-// ticketOf is the ticket of an event whose record has the given size.
-func (q *queue) ticketOf(ev *event, size int) ticket {
-	return ticket{
-		key: ev.laneKey(q.seed), stamped: ev.stamped, time: ev.time, rule: ev.rule, size: uint32(size), payload: len(ev.payload),
-		kind: ev.kind, lane: ev.lane,
-	}
-}
 
 // enter offers an event that does not wait for room.
 func (q *queue) enter(t *ticket, rec []byte) {

@@ -11,6 +11,11 @@ import (
 	"testing"
 )
 
+func newEventID(unixMilli int64) (id eventID) {
+	id.renew(unixMilli)
+	return id
+}
+
 // samplePublish is the event that the benchmarks and size bounds are about.
 func samplePublish() *event {
 	const now = 1795422703175

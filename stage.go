@@ -69,17 +69,31 @@ type ticket struct {
 	lane    laneKind
 }
 
-// put takes a short event, whose ticket t is, and reports whether the stage is
-// full.
-func (s *stages) put(ev *event, t *ticket) (full bool) {
-	at := t.key >> 32 % uint64(len(s.all)) // a laneTable goes by the lower half
+// set makes t, which is zero, the ticket of an event whose lane and record have
+// that key and size. It sets fields one by one where the ticket stays; see
+// eventID.renew.
+func (t *ticket) set(ev *event, key uint64, size int) {
+	t.key = key
+	t.stamped = ev.stamped
+	t.time = ev.time
+	t.rule = ev.rule
+	t.size = uint32(size)
+	t.payload = len(ev.payload)
+	t.kind = ev.kind
+	t.lane = ev.lane
+}
+
+// put takes a short event for the lane with that key, and reports whether the
+// stage is full.
+func (s *stages) put(ev *event, key uint64) (full bool) {
+	at := key >> 32 % uint64(len(s.all)) // a laneTable goes by the lower half
 	g := &s.all[at]
 	g.mu.Lock() // given back without defer, which shows
 	before := len(g.filling.records)
 	g.filling.records = appendRecord(g.filling.records, ev)
-	t.size = uint32(len(g.filling.records) - before)
-	g.filling.tickets = append(g.filling.tickets, *t)
+	g.filling.tickets = append(g.filling.tickets, ticket{})
 	n := len(g.filling.tickets)
+	g.filling.tickets[n-1].set(ev, key, len(g.filling.records)-before)
 	if n == 1 {
 		s.some.Or(1 << at)
 	}
