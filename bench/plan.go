@@ -51,11 +51,11 @@ func plan() []*table {
 	}
 	enqueue := &table{title: "A publish, to enqueued", unit: "publishes"}
 	for _, n := range []int{1, 1000, 100000} {
-		enqueue.rows = append(enqueue.rows, row{name: fmt.Sprintf("matches none of %d rules", n), base: n == 1,
+		enqueue.rows = append(enqueue.rows, row{name: "matches none of " + count(n, "rule"), base: n == 1,
 			measure: send("enqueue", with(func(a *arguments) { a.Rules, a.Events = n, 2000000 }))})
 	}
 	for _, n := range []int{1, 1000, 100000} {
-		enqueue.rows = append(enqueue.rows, row{name: fmt.Sprintf("matches, %d clients", n),
+		enqueue.rows = append(enqueue.rows, row{name: "matches, " + count(n, "client"),
 			measure: send("enqueue", with(func(a *arguments) { a.Match, a.Full, a.Clients, a.Events = true, true, n, 300000 }))})
 	}
 	for _, n := range []int{1 << 10, 16 << 10} {
@@ -85,6 +85,14 @@ func plan() []*table {
 		t.page = readme
 	}
 	return append(tables, planStreams(std)...)
+}
+
+// count is n of something, in words.
+func count(n int, noun string) string {
+	if n > 1 {
+		noun += "s"
+	}
+	return fmt.Sprint(n, " ", noun)
 }
 
 // planStreams is what is measured of queues, the stream among them.
