@@ -67,11 +67,7 @@ func needsRestart(old, changed *Endpoint) error {
 		refuse("queue.type")
 		return errors.Join(errs...)
 	}
-	block := "queue."
-	if changed.Stream.enabled() {
-		block = "queue.local."
-	}
-	before, after := &old.Queue, &changed.Queue
+	block, before, after := changed.queueBlock(), &old.Queue, &changed.Queue
 	if before.Type != after.Type {
 		refuse(block + "type")
 	} else if filepath.Clean(before.Dir) != filepath.Clean(after.Dir) {
