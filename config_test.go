@@ -570,6 +570,9 @@ func TestSuggestions(t *testing.T) {
 		"queue { file = \"x\" }":          `"file" is not a setting of queue.`,
 		"dlq {}":                          `"dlq" is not a setting.`,
 		"queue.sync = \"2h\"":             `must be 1 ms to 1 h, "always" or "never".`,
+		"pool_size = 4 * 8":               `is written in parentheses, as in (4 * 8)`,
+		"headers.x = \"a\" + \"b\"":       `texts are put together in one`,
+		"pool_size = 4 ;":                 `separates one setting from the next`,
 	} {
 		if _, err := Parse([]byte("webhook { url = \"http://h\"\n"+section+"\n}"), "x"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: no %q in %v", section, want, err)

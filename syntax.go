@@ -414,6 +414,8 @@ func (r *reader) unexpected() *problem {
 		return syntaxError(at, "Unclosed comment", "The comment that begins here is not closed with */.")
 	case r.at(r.off) == '\'' || r.at(r.off) == '`':
 		return syntaxError(at, "Unexpected text", "Strings are written in double quotes.")
+	case r.off > 0 && r.src[r.off-1] == ' ' && strings.IndexByte("+*/%<>&|?", r.at(r.off)) >= 0:
+		return syntaxError(at, "Unexpected text", `What has operators in it is written in parentheses, as in (4 * 8); texts are put together in one, as in "${env("HOST")}/hook".`)
 	}
 	return syntaxError(at, "Unexpected text", "A newline, a comma or a blank separates one setting from the next, and text is written in double quotes, with \\\" for a quote inside.")
 }
