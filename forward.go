@@ -74,8 +74,8 @@ func (c *Endpoint) sending() *Endpoint {
 	return &f
 }
 
-// newForwardPool makes the pool of an endpoint with a stream: a dispatcher like
-// all others, whose attempts are publishes.
+// newForwardPool makes the pool of an endpoint with a stream: one like all others,
+// whose attempts are publishes.
 func newForwardPool(q *queue, config *Endpoint, log *slog.Logger, to stream.Publisher) *pool {
 	p := newPool(q, config.sending(), log, func() poster {
 		ctx, stop := context.WithCancel(context.Background())
