@@ -28,7 +28,7 @@ type EndpointStats struct {
 
 	Waiting      int   `json:"waiting"`       // events in the queue, backoff included
 	WaitingBytes int64 `json:"waiting_bytes"` // what they take, of queue.max_bytes
-	InFlight     int   `json:"in_flight"`     // events of attempts that have begun
+	InFlight     int   `json:"in_flight"`     // events of attempts that have begun, or that are just being written as dead letters
 
 	Attempts Attempts `json:"attempts"`
 	Retried  uint64   `json:"retried"` // how often an event went back to wait after an attempt; a batch is as many events

@@ -69,7 +69,7 @@ var (
 	queueBytes = metric("queue_bytes",
 		"Bytes that waiting events take in memory or on disk.")
 	inFlight = metric("in_flight_events",
-		"Events of attempts that are under way.")
+		"Events of attempts that are under way, and those that are just being written as dead letters.")
 	oldest = metric("oldest_event_age_seconds",
 		"Age of the oldest waiting event, 0 if none waits or the endpoint was removed.")
 	breaker = metric("breaker_open",

@@ -69,7 +69,7 @@ mochi_webhook_events_total{endpoint="orders",event="unknown",outcome="dead"} 0
 mochi_webhook_events_total{endpoint="orders",event="unknown",outcome="delivered"} 0
 mochi_webhook_events_total{endpoint="orders",event="unknown",outcome="dropped"} 1
 mochi_webhook_events_total{endpoint="orders",event="unknown",outcome="forwarded"} 0
-# HELP mochi_webhook_in_flight_events Events of attempts that are under way.
+# HELP mochi_webhook_in_flight_events Events of attempts that are under way, and those that are just being written as dead letters.
 # TYPE mochi_webhook_in_flight_events gauge
 mochi_webhook_in_flight_events{endpoint="orders"} 3
 # HELP mochi_webhook_lost_letters_total Dead events that are not in the dead letter file: it did not take them, or their record is damaged.
