@@ -309,6 +309,7 @@ type Queue struct {
 
 	// BlockTimeout is how long a network client's publish waits under
 	// Block, and with SyncAlways for the disk: 1 ms to 1 h. Defaults to 1 s.
+	// Its acknowledgement waits with SyncAlways only.
 	BlockTimeout time.Duration
 
 	// Dir is the folder of disk queues: an endpoint's lies in Dir/Name.
