@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -430,6 +431,27 @@ func TestPaths(t *testing.T) {
 	})}}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("\n got %s\nwant %s", dump(got), dump(want))
+	}
+}
+
+// TestBoolOfVariable checks that a boolean may come from the environment as it may
+// stand in the file: in any letter case.
+func TestBoolOfVariable(t *testing.T) {
+	for text, want := range map[string]string{
+		"true": "true", "True": "true", "TRUE": "true", "False": "false",
+		"1": "Wrong type", "yes": "Wrong type", "": "Wrong type",
+	} {
+		t.Setenv("WEBHOOK_TEST_ON", text)
+		cfg, err := Parse([]byte(`webhook { url = "http://h/", enable = env("WEBHOOK_TEST_ON") }`), "w")
+		got := ""
+		if diags := hcl.Diagnostics(nil); errors.As(err, &diags) {
+			got = diags[0].Summary
+		} else {
+			got = strconv.FormatBool(!cfg.Endpoints[0].Disabled)
+		}
+		if got != want {
+			t.Errorf("%q is %s, want %s", text, got, want)
+		}
 	}
 }
 

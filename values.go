@@ -57,8 +57,8 @@ func (d *decoder) bool(n *node) (yes, ok bool) {
 		return false, false
 	case s.kind == boolScalar:
 		return s.yes, true
-	case s.kind == stringScalar && s.computed && (s.text == "true" || s.text == "false"):
-		return s.text == "true", true
+	case s.kind == stringScalar && s.computed && (equalFold(s.text, "true") || equalFold(s.text, "false")):
+		return equalFold(s.text, "true"), true
 	}
 	d.wrongType(n, want)
 	return false, false
