@@ -154,7 +154,7 @@ func (h *Hook) messageSent(cl *mqtt.Client, pk *packets.Packet) {
 	if qos > 0 && s.awaitsAck(cl) {
 		if pk.FixedHeader.Dup {
 			m.awaits = awaitQueued
-			h.limitQueued(s)
+			s.limitQueued()
 		}
 		s.remember(pk.PacketID, &m)
 	}
@@ -177,15 +177,14 @@ func (s *session) remember(id uint16, m *message) *message {
 
 // limitQueued ends the wait for awaitQueued, of all messages of s, lateWait after it was
 // called last.
-func (h *Hook) limitQueued(s *session) {
+func (s *session) limitQueued() {
 	if s.queued != nil {
 		s.queued.Reset(lateWait)
 		return
 	}
-	id := s.id
 	s.queued = time.AfterFunc(lateWait, func() {
-		s := h.sessions.lock(id)
-		defer h.sessions.unlock(s)
+		s.mu.Lock() // the client may have another session by now
+		defer s.mu.Unlock()
 		for id := range s.messages {
 			s.settle(id, awaitQueued)
 		}
