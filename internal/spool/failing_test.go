@@ -144,6 +144,34 @@ func TestFullDiskRecovers(t *testing.T) {
 	})
 }
 
+// TestHangingDisk has a disk that takes its time with the events, or with the mark of
+// one that is done: there is an error for as long as it does.
+func TestHangingDisk(t *testing.T) {
+	for _, at := range []string{"record", "mark"} {
+		t.Run(at, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, c *crashFS) {
+				s, _, _ := mustOpen(t, "d", Options{fs: &slowFS{fileSystem: c, delay: time.Minute}})
+				if ref := add(t, s, "x"); at == "mark" {
+					add(t, s, "y") // or the segment goes
+					time.Sleep(2 * time.Minute)
+					s.Done(ref)
+				}
+				for _, hangs := range []bool{false, true} {
+					time.Sleep(4 * time.Second)
+					if err := s.Err(); (err != nil) != hangs {
+						t.Errorf("hangs %v: %v", hangs, err)
+					}
+				}
+				time.Sleep(2 * time.Minute)
+				if err := s.Err(); err != nil {
+					t.Errorf("when it goes on: %v", err)
+				}
+				mustClose(t, s)
+			})
+		})
+	}
+}
+
 // TestFailedSyncIsTriedSoon: a failed sync is tried again long before the next one is
 // due.
 func TestFailedSyncIsTriedSoon(t *testing.T) {

@@ -3,6 +3,7 @@ package spool
 import (
 	"context"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"io"
 	"path/filepath"
@@ -38,6 +39,8 @@ var (
 	ErrClosed = errors.New("spool is closed")
 )
 
+var errHangs = fmt.Errorf("the disk has not answered for %v", hangsFor)
+
 // Special values of Options.Sync.
 const (
 	Always time.Duration = -1 // sync at once, for Wait
@@ -71,6 +74,9 @@ type Options struct {
 const (
 	defaultMaxBytes = 1 << 30
 	defaultSync     = 100 * time.Millisecond
+
+	// hangsFor is how long the writer may take for all that it has at a time.
+	hangsFor = 5 * time.Second
 
 	// defaultBufferSize is when no more records are accepted before some are
 	// synced: at 100 MB/s an fsync may take 150 ms.
@@ -117,6 +123,7 @@ type Spool struct {
 	news     bool       // a flag was raised that the writer was not woken for
 	dataErr  error      // of the last flush
 	choreErr error      // of the last maintenance
+	busy     time.Time  // since when the writer is at what it does; zero: it is at nothing
 	closed   bool
 	closeErr error
 
@@ -397,11 +404,18 @@ func (s *Spool) Overhead() int64 {
 	return int64(len(s.segments)) * segmentOverhead
 }
 
-// Err returns the error that keeps the spool from writing now, or nil.
+// Err returns the error that keeps the spool from writing now, or nil. A disk that
+// has not answered for hangsFor is one.
 func (s *Spool) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.err()
+	if err := s.err(); err != nil {
+		return err
+	}
+	if !s.busy.IsZero() && time.Since(s.busy) >= hangsFor {
+		return errHangs
+	}
+	return nil
 }
 
 // WriteErr returns the error that keeps records from being written now, or nil:

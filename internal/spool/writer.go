@@ -71,6 +71,9 @@ func (s *Spool) run() {
 		// What failed is tried again by ticks only.
 		flush := s.dirty && (tick || s.urgent && s.dataErr == nil)
 		upkeep := s.chores && (tick || s.hurry && s.choreErr == nil)
+		if flush || upkeep {
+			s.busy = time.Now()
+		}
 		s.mu.Unlock()
 
 		if flush {
@@ -82,6 +85,7 @@ func (s *Spool) run() {
 		}
 
 		s.mu.Lock()
+		s.busy = time.Time{}
 		wait := delay
 		if s.err() != nil {
 			wait = min(delay, retryDelay)
