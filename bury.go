@@ -200,6 +200,18 @@ func (q *queue) takeBehind(ref uint64) (jobs []job) {
 	return jobs
 }
 
+// behind returns how many events have records that lie behind a place in the store.
+func (q *queue) behind(ref uint64) (n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for at := q.age.head; at != 0; at = q.entries.at(at).newer {
+		if q.entries.at(at).ref > ref {
+			n++
+		}
+	}
+	return n
+}
+
 // takeTail is begin for an entry and all that wait behind it in their lane.
 func (q *queue) takeTail(jobs []job, laneAt, at uint32) []job {
 	l := q.lanes.at(laneAt)

@@ -154,20 +154,26 @@ func (e *endpoint) end(reason dropReason) {
 	late := time.After(endGrace)
 	e.pool.stop()
 	e.clock.end()
+	unsynced := 0
 	if !endsBefore(late, func() { e.closeFiles(reason) }) {
-		what := "disk"
-		if e.stream != nil && e.disk == nil {
-			what = "NATS"
+		attrs := []any{"what", "disk"}
+		switch {
+		case e.disk != nil:
+			if unsynced = e.queue.behind(uint64(e.disk.spool.Synced())); unsynced > 0 {
+				attrs = append(attrs, "unsynced", unsynced)
+			}
+		case e.stream != nil:
+			attrs[1] = "NATS"
 		}
-		e.log.Warn(tooSlow, "what", what)
+		e.log.Warn(tooSlow, attrs...)
 	}
 	switch s := e.queue.stats(); {
 	case e.disk == nil:
 		if n := e.queue.abandon(reason); n > 0 {
 			e.log.Warn("events dropped", dropNames[reason], n)
 		}
-	case s.Waiting+s.InFlight > 0:
-		e.log.Info("events stay on disk", "count", s.Waiting+s.InFlight)
+	case s.Waiting+s.InFlight > unsynced:
+		e.log.Info("events stay on disk", "count", s.Waiting+s.InFlight-unsynced)
 	}
 }
 

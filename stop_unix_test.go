@@ -130,3 +130,46 @@ func TestDeadLettersToAPipe(t *testing.T) {
 		t.Error("the pipe was moved")
 	}
 }
+
+// TestStopWithHangingDisk has a disk queue whose next segment is a pipe that nobody
+// reads: what is to be in it is not said to stay on disk.
+func TestStopWithHangingDisk(t *testing.T) {
+	dir := t.TempDir()
+	var log logLines
+	cfg := diskConfig(dir, func(e *Endpoint) { e.Queue.MaxBytes = 1 << 20 })
+	h := startDisk(t, cfg, Options{Transport: unreachable, DrainTimeout: -1}, log.logger())
+	h.emit(publishOf("c", "x"))
+	if err := h.active.Load().endpoints[0].disk.spool.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	segments, _ := filepath.Glob(filepath.Join(dir, "audit", "*.log"))
+	if len(segments) != 1 {
+		t.Fatalf("segments %q, want one", segments)
+	}
+	pipe := strings.Replace(segments[0], "0000000001-", "0000000002-", 1)
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Skip(err)
+	}
+	const n = 30 // more than the first segment takes
+	for i := range n {
+		h.emit(publishOf(fmt.Sprint(i), strings.Repeat("x", 4000)))
+	}
+	stopInTime(t, h)
+	var unsynced, stay int
+	for line := range strings.Lines(log.String()) {
+		if _, after, ok := strings.Cut(line, "what=disk unsynced="); ok {
+			_, _ = fmt.Sscan(after, &unsynced)
+		}
+		if _, after, ok := strings.Cut(line, `msg="events stay on disk" endpoint=audit count=`); ok {
+			_, _ = fmt.Sscan(after, &stay)
+		}
+	}
+	if unsynced < n/2 || stay+unsynced != 1+n {
+		t.Errorf("%d unsynced, %d stay on disk, of %d:\n%s", unsynced, stay, 1+n, log.String())
+	}
+	reader, err := os.Open(pipe) // let go
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader.Close()
+}
