@@ -16,7 +16,10 @@ const (
 	puback1 = "\x40\x02\x00\x01"
 	puback2 = "\x40\x02\x00\x02"
 	pubrec3 = "\x50\x02\x00\x03"
+	pubrel3 = "\x62\x02\x00\x03"
+	pubcomp = "\x70\x02\x00\x04"
 	message = "\x30\x04\x00\x01t!"
+	pong    = "\xd0\x00"
 )
 
 // ackTest runs a test with the broker's end of a connection, and a channel that
@@ -71,7 +74,9 @@ func TestAcksAreWrittenAtOnce(t *testing.T) {
 		{"before a message", []string{puback1, puback2, message}, nil, puback1 + puback2 + message, 0},
 		{"after a while", []string{puback1, puback2}, nil, puback1 + puback2, ackDelay},
 		{"at the end", []string{puback1, puback2}, func(conn *ackConn) { _ = conn.Close() }, puback1 + puback2, 0},
+		{"of QoS 2", []string{pubrec3, pubrel3, pubcomp}, nil, pubrec3 + pubrel3 + pubcomp, ackDelay},
 		{"but a message alone", []string{message}, nil, message, 0},
+		{"but the answer to a ping alone", []string{pong}, nil, pong, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -200,6 +205,20 @@ func TestCloseOfOneThatDoesNotRead(t *testing.T) {
 	}
 }
 
+// TestWriteAfterClose: who still writes to a connection that was closed does not hang.
+func TestWriteAfterClose(t *testing.T) {
+	ackTest(t, 0, func(conn *ackConn, got <-chan string) {
+		write(t, conn, puback1)
+		_ = conn.Close()
+		if s := <-got; s != puback1 {
+			t.Errorf("%q was written, want %q", s, puback1)
+		}
+		if _, err := conn.Write([]byte(message)); !errors.Is(err, io.ErrClosedPipe) {
+			t.Errorf("got %v, want an error", err)
+		}
+	})
+}
+
 // TestNothingFollowsATornPacket has a client take a part of a packet only, for longer
 // than the broker waits.
 func TestNothingFollowsATornPacket(t *testing.T) {
@@ -222,9 +241,10 @@ func TestNothingFollowsATornPacket(t *testing.T) {
 				_ = conn.SetDeadline(time.Now().Add(time.Hour)) // the client has sent something
 				_, _ = conn.Write([]byte(puback2))
 				go func() {
+					begin := time.Now()
 					_, err := conn.Read(make([]byte, 1))
-					if !errors.Is(err, os.ErrDeadlineExceeded) {
-						t.Errorf("Read: %v", err)
+					if took := time.Since(begin); !errors.Is(err, os.ErrDeadlineExceeded) || took > 0 {
+						t.Errorf("Read: %v after %v", err, took)
 					}
 					_ = conn.Close()
 				}()
