@@ -2,7 +2,6 @@ package examples_test
 
 import (
 	"encoding/json"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -37,8 +36,11 @@ func TestQuickstart(t *testing.T) {
 			t.Errorf("no %s among %q", want, actions)
 		}
 	}
-	summary := regexp.MustCompile(`^12 events, 12 requests, 12 delivered, 0 dropped$`)
-	if last := lines[len(lines)-1]; !summary.MatchString(last) || len(actions) != 12 {
+	if all := p.stdout.String(); !strings.Contains(all, "\nwebhook = {\n") || strings.Index(all, "webhook = {") > strings.Index(all, "POST /hook") {
+		t.Errorf("the configuration does not come first:\n%s", all)
+	}
+	const summary = "12 events, 12 requests, 12 delivered, 0 dropped"
+	if last := lines[len(lines)-1]; last != summary || len(actions) != 12 {
 		t.Errorf("%d requests, then %q, want %q", len(actions), last, summary)
 	}
 	if got := p.stderr.String(); got != "" {
