@@ -51,6 +51,10 @@ func TestReceiverPrints(t *testing.T) {
 			[]string{`POST / ""`}},
 		{"query and escapes", nil, "/a%20b//c?x=%26", `{}`,
 			[]string{`POST /a%20b//c?x=%26 {}`}},
+		{"terminal escapes in the query", nil, "/?\u009b", `{}`,
+			[]string{`POST "/?\u009b" {}`}},
+		{"a query that is not UTF-8", nil, "/?\xff", `{}`,
+			[]string{`POST "/?\xff" {}`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			receiver, address := listen(t, "receiver", test.args...)
@@ -117,8 +121,8 @@ func TestReceiverAnswers(t *testing.T) {
 			t.Fatal(err)
 		}
 		reply.Body.Close()
-		if reply.StatusCode != http.StatusMethodNotAllowed {
-			t.Errorf("got %s, want 405", reply.Status)
+		if allow := reply.Header.Get("Allow"); reply.StatusCode != http.StatusMethodNotAllowed || allow != http.MethodPost {
+			t.Errorf("got %s that allows %q, want 405 and POST", reply.Status, allow)
 		}
 		receiver.end()
 	})
@@ -241,6 +245,7 @@ func TestReceiverUsage(t *testing.T) {
 		want string
 	}{
 		{"status", []string{"-status", "99"}, 2, "want 200 to 599"},
+		{"no such status", []string{"-status", "600"}, 2, "want 200 to 599"},
 		{"delay", []string{"-delay", "-1s"}, 2, "must not be negative"},
 		{"encoding", []string{"-encoding", "hex"}, 2, "want plain, base64 or base62"},
 		{"secret", []string{"-secret", "hunter2"}, 2, "-secret: webhook: the secret must be 24 to 64 bytes"},
