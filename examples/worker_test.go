@@ -190,6 +190,7 @@ func TestWorkerRefuses(t *testing.T) {
 		status int
 		says   string
 	}{
+		{"help", []string{"-h"}, 0, "-config"},
 		{"no configuration", nil, 2, "-config is missing"},
 		{"the name of none", []string{"-config", ""}, 2, "-config is missing"},
 		{"an argument", []string{"-config", memory, "x"}, 2, "unexpected argument"},
@@ -290,4 +291,15 @@ func TestWorkerDrain(t *testing.T) {
 	worker := start(t, "worker", "-config", config)
 	e.next(t)
 	worker.end()
+}
+
+func TestWorkerSecondSignal(t *testing.T) {
+	t.Parallel()        // it mostly waits
+	e := newEndpoint(t) // never answers
+	config := streamConfig(t, e.URL, startNATS(t))
+	_, address := listen(t, "broker", "-config", config)
+	worker := start(t, "worker", "-config", config, "-drain", "1h")
+	publish(t, address, "a", "0")
+	e.next(t)
+	worker.kill()
 }
