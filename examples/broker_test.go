@@ -48,6 +48,9 @@ func TestBrokerWithoutConfig(t *testing.T) {
 	broker, address := listen(t, "broker")
 	publish(t, address, "a/b", "hello")
 	broker.end()
+	if got := broker.stderr.String(); strings.Contains(got, "serving") {
+		t.Errorf("without -stats and -metrics:\n%s", got)
+	}
 }
 
 func TestBrokerCheck(t *testing.T) {
@@ -101,23 +104,28 @@ func TestBrokerUsage(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		args []string
+		code int
 		want string
 	}{
-		{"check without config", []string{"-check"}, "-check needs -config"},
-		{"config without file", []string{"-listen", "127.0.0.1:0", "-config", ""}, "want a file"}, // a variable that is not set
-		{"listen without address", []string{"-listen", ""}, "-listen is empty"},
-		{"allow without colon", []string{"-allow", "hunter2"}, "want USER:PASSWORD"},
-		{"allow without user", []string{"-allow", ":hunter2"}, "want USER:PASSWORD"},
-		{"allow without password", []string{"-allow", "alice:"}, "want USER:PASSWORD"},
-		{"allow twice", []string{"-allow", "alice:hunter2", "-allow", "alice:x"}, `"alice" is there twice`},
-		{"negative drain", []string{"-drain", "-1s"}, "must not be negative"},
-		{"unknown flag", []string{"-config-file", "x"}, "-config-file"},
-		{"argument", []string{"webhook.hcl"}, `unexpected argument "webhook.hcl"`},
+		{"check without config", []string{"-check"}, 2, "-check needs -config"},
+		{"config without file", []string{"-listen", "127.0.0.1:0", "-config", ""}, 2, "want a file"}, // a variable that is not set
+		{"redeliver without file", []string{"-config", "webhook.hcl", "-redeliver", ""}, 2, "want a file"},
+		{"redeliver without config", []string{"-redeliver", "dead.jsonl"}, 2, "-redeliver needs -config"},
+		{"redeliver and check", []string{"-config", "webhook.hcl", "-redeliver", "dead.jsonl", "-check"}, 2, "do not go together"},
+		{"listen without address", []string{"-listen", ""}, 2, "-listen is empty"},
+		{"allow without colon", []string{"-allow", "hunter2"}, 2, "want USER:PASSWORD"},
+		{"allow without user", []string{"-allow", ":hunter2"}, 2, "want USER:PASSWORD"},
+		{"allow without password", []string{"-allow", "alice:"}, 2, "want USER:PASSWORD"},
+		{"allow twice", []string{"-allow", "alice:hunter2", "-allow", "alice:x"}, 2, `"alice" is there twice`},
+		{"negative drain", []string{"-drain", "-1s"}, 2, "must not be negative"},
+		{"unknown flag", []string{"-config-file", "x"}, 2, "-config-file"},
+		{"argument", []string{"webhook.hcl"}, 2, `unexpected argument "webhook.hcl"`},
+		{"help", []string{"-h"}, 0, "-listen"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p := start(t, "broker", test.args...)
-			if got := p.wait(); got != 2 {
-				t.Errorf("exit status: got %d, want 2", got)
+			if got := p.wait(); got != test.code {
+				t.Errorf("exit status: got %d, want %d", got, test.code)
 			}
 			if got := p.stderr.String(); !strings.Contains(got, test.want) {
 				t.Errorf("stderr: got %q, want %q in it", got, test.want)
@@ -164,8 +172,8 @@ func TestBrokerStats(t *testing.T) {
 		}
 		defer reply.Body.Close()
 		body, err := io.ReadAll(reply.Body)
-		if err != nil || reply.StatusCode != http.StatusOK || reply.Header.Get("Content-Type") != "application/json" {
-			t.Fatalf("got %s, %v, %q", reply.Status, err, body)
+		if err != nil || reply.StatusCode != http.StatusOK || reply.Header.Get("Content-Type") != "application/json" || reply.Header.Get("Cache-Control") != "no-store" {
+			t.Fatalf("got %s, %v, %v, %q", reply.Status, reply.Header, err, body)
 		}
 		var stats struct{ Endpoints map[string]json.RawMessage }
 		if err := json.Unmarshal(body, &stats); err != nil || stats.Endpoints == nil {
@@ -341,6 +349,7 @@ func TestBrokerReloads(t *testing.T) {
 	after.next(t)
 
 	broker.signal(syscall.SIGHUP)
+	broker.stderr.waitLines(t, "configuration reloaded", 2)
 	publish(t, address, "a", "4")
 	after.next(t)
 	broker.end()

@@ -60,19 +60,25 @@ func TestBrokerMetrics(t *testing.T) {
 	broker.end()
 }
 
-// One address serves both.
+// One address serves both, or one each.
 func TestBrokerMetricsAndStats(t *testing.T) {
-	broker, _ := listen(t, "broker", "-metrics", "127.0.0.1:0", "-stats", "127.0.0.1:0")
-	stats, metrics := urlOf(t, broker, "stats"), urlOf(t, broker, "metrics")
-	if strings.TrimSuffix(stats, "/stats") != strings.TrimSuffix(metrics, "/metrics") {
-		t.Errorf("got %s and %s, want one address", stats, metrics)
-	}
-	for _, url := range []string{stats, metrics} {
-		if status, text := get(t, url); status != http.StatusOK {
-			t.Errorf("%s: got %d, want 200:\n%s", url, status, text)
+	for _, address := range []string{"127.0.0.1:0", "localhost:0"} {
+		broker, _ := listen(t, "broker", "-metrics", "127.0.0.1:0", "-stats", address)
+		stats, metrics := urlOf(t, broker, "stats"), urlOf(t, broker, "metrics")
+		same := strings.TrimSuffix(stats, "/stats") == strings.TrimSuffix(metrics, "/metrics")
+		if want := address == "127.0.0.1:0"; same != want {
+			t.Errorf("-stats %s beside -metrics 127.0.0.1:0: got %s and %s", address, stats, metrics)
+		}
+		for _, url := range []string{stats, metrics} {
+			if status, text := get(t, url); status != http.StatusOK {
+				t.Errorf("%s: got %d, want 200:\n%s", url, status, text)
+			}
+		}
+		broker.end()
+		if log := broker.stderr.String(); strings.Contains(log, "level=ERROR") {
+			t.Errorf("a clean stop:\n%s", log)
 		}
 	}
-	broker.end()
 }
 
 func TestBrokerHealth(t *testing.T) {

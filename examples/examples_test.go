@@ -180,20 +180,29 @@ func (o *output) lines() []string {
 // waitLine returns the first line that contains what is wanted.
 func (o *output) waitLine(t *testing.T, want string) string {
 	t.Helper()
+	return o.waitLines(t, want, 1)[0]
+}
+
+// waitLines returns the first n of them.
+func (o *output) waitLines(t *testing.T, want string, n int) (found []string) {
+	t.Helper()
 	late := time.After(patience)
 	for {
 		o.mu.Lock()
 		more := o.more
 		o.mu.Unlock()
+		found = found[:0]
 		for _, line := range o.lines() {
 			if strings.Contains(line, want) {
-				return line
+				if found = append(found, line); len(found) == n {
+					return found
+				}
 			}
 		}
 		select {
 		case <-more:
 		case <-late:
-			t.Fatalf("no line contains %q:\n%s", want, o)
+			t.Fatalf("%d lines contain %q, want %d:\n%s", len(found), want, n, o)
 		}
 	}
 }

@@ -52,12 +52,4 @@ func TestBrokerRedeliver(t *testing.T) {
 	if got := p.wait(); got != 1 || !strings.Contains(p.stderr.String(), ".none") {
 		t.Errorf("without a file: exit status %d, stderr %q", got, p.stderr)
 	}
-	p = start(t, "broker", "-config", fine, "-redeliver", "") // a variable that is not set
-	if got := p.wait(); got != 2 || !strings.Contains(p.stderr.String(), "want a file") {
-		t.Errorf("without a file: status %d, %s", got, p.stderr.String())
-	}
-	p = start(t, "broker", "-redeliver", letters)
-	if got := p.wait(); got != 2 || !strings.Contains(p.stderr.String(), "-redeliver needs -config") {
-		t.Errorf("without a configuration: exit status %d, stderr %q", got, p.stderr)
-	}
 }
