@@ -137,7 +137,6 @@ const largestKept = 64 << 10
 // The error is that of the first job.
 func (w *worker) prepare(jobs []job) (n int, err error) {
 	p := w.pool
-	w.req.header = w.req.header[:0]
 	if p.config.Batch.enabled() {
 		n, err = w.prepareBatch(jobs)
 	} else {
