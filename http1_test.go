@@ -245,45 +245,30 @@ func TestPostClosedIdle(t *testing.T) {
 	for _, body := range []string{"{}", strings.Repeat("x", 1<<20)} {
 		size := fmt.Sprintf("/%d bytes", len(body))
 
-		t.Run("found by the look"+size, func(t *testing.T) {
-			checkLeaks(t)
-			var requests atomic.Int32
-			server := newRawServer(t, func(c *rawConn, n int) {
-				if _, err := c.read(); err == nil {
-					requests.Add(1)
-					_ = c.say(replyOK)
+		for by, last := range map[string]time.Time{
+			"look":    {},                        // as if it had been idle for long
+			"request": time.Now().Add(time.Hour), // never idle
+		} {
+			t.Run("found by the "+by+size, func(t *testing.T) {
+				checkLeaks(t)
+				var requests atomic.Int32
+				server := newRawServer(t, func(c *rawConn, n int) {
+					if _, err := c.read(); err == nil {
+						requests.Add(1)
+						_ = c.say(replyOK)
+					}
+				})
+				p := newTestConn(t, Endpoint{URL: server.url()})
+				for range 20 {
+					wantOutcome(t, p.post(testRequest(body), time.Now(), soon()), delivered, 200, "")
+					waitReadable(t, p)
+					p.last = last
+				}
+				if r, n := requests.Load(), server.accepted(); r != 20 || n != 20 {
+					t.Errorf("%d requests on %d connections, want 20 on 20", r, n)
 				}
 			})
-			p := newTestConn(t, Endpoint{URL: server.url()})
-			for range 20 {
-				wantOutcome(t, p.post(testRequest(body), time.Now(), soon()), delivered, 200, "")
-				waitReadable(t, p)
-				p.last = time.Time{} // as if it had been idle for long
-			}
-			if r, n := requests.Load(), server.accepted(); r != 20 || n != 20 {
-				t.Errorf("%d requests on %d connections, want 20 on 20", r, n)
-			}
-		})
-
-		t.Run("found by the request"+size, func(t *testing.T) {
-			checkLeaks(t)
-			var requests atomic.Int32
-			server := newRawServer(t, func(c *rawConn, n int) {
-				if _, err := c.read(); err == nil {
-					requests.Add(1)
-					_ = c.say(replyOK)
-				}
-			})
-			p := newTestConn(t, Endpoint{URL: server.url()})
-			for range 20 {
-				wantOutcome(t, p.post(testRequest(body), time.Now(), soon()), delivered, 200, "")
-				waitReadable(t, p)
-				p.last = time.Now().Add(time.Hour) // never idle
-			}
-			if r, n := requests.Load(), server.accepted(); r != 20 || n != 20 {
-				t.Errorf("%d requests on %d connections, want 20 on 20", r, n)
-			}
-		})
+		}
 
 		for name, end := range map[string]func(c *rawConn){
 			"closed": func(c *rawConn) { c.Close() },
