@@ -436,21 +436,22 @@ func TestPostStatusBeforeTimeout(t *testing.T) {
 func TestPostSharedDeadline(t *testing.T) {
 	const ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 	for _, tt := range []struct {
-		name       string
-		read, tell time.Duration // what the server waits before it reads, and before it answers
-		timeout    time.Duration // of the second attempt
-		verdict    verdict
-		took       time.Duration
-		err        string
+		name             string
+		part, read, tell time.Duration // what the server waits before it reads, with a part, and before it answers
+		timeout          time.Duration // of the second attempt
+		verdict          verdict
+		took             time.Duration
+		err              string
 	}{
-		{"at once", 0, 0, time.Minute, delivered, 0, ""},
-		{"slow reply", 0, 70 * time.Second, 80 * time.Second, delivered, 70 * time.Second, ""},
-		{"slow reader", 70 * time.Second, 0, 80 * time.Second, delivered, 70 * time.Second, ""},
-		{"both", 50 * time.Second, 20 * time.Second, 80 * time.Second, delivered, 70 * time.Second, ""},
-		{"no reply", 0, time.Hour, 80 * time.Second, failed, 80 * time.Second, "read: timeout after 1m20s"},
-		{"no reader", time.Hour, 0, 80 * time.Second, failed, 80 * time.Second, "read: timeout after 1m20s"},
-		{"sooner than the first", 0, time.Hour, time.Second, failed, time.Second, "read: timeout after 1s"},
-		{"much later than the first", 0, time.Hour, 50 * time.Minute, failed, 50 * time.Minute, "read: timeout after 50m0s"},
+		{"at once", 0, 0, 0, time.Minute, delivered, 0, ""},
+		{"slow reply", 0, 0, 70 * time.Second, 80 * time.Second, delivered, 70 * time.Second, ""},
+		{"slow reader", 70 * time.Second, 0, 0, 80 * time.Second, delivered, 70 * time.Second, ""},
+		{"slow in the middle", lookAgain / 2, 70*time.Second - lookAgain/2, 0, 80 * time.Second, delivered, 70 * time.Second, ""},
+		{"both", 50 * time.Second, 0, 20 * time.Second, 80 * time.Second, delivered, 70 * time.Second, ""},
+		{"no reply", 0, 0, time.Hour, 80 * time.Second, failed, 80 * time.Second, "read: timeout after 1m20s"},
+		{"no reader", time.Hour, 0, 0, 80 * time.Second, failed, 80 * time.Second, "read: timeout after 1m20s"},
+		{"sooner than the first", 0, 0, time.Hour, time.Second, failed, time.Second, "read: timeout after 1s"},
+		{"much later than the first", 0, 0, time.Hour, 50 * time.Minute, failed, 50 * time.Minute, "read: timeout after 50m0s"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -459,13 +460,19 @@ func TestPostSharedDeadline(t *testing.T) {
 				p.conn, p.raw, p.used = here, here, true
 				go func() { // ends with the pipe
 					defer there.Close()
-					room := make([]byte, 4096) // one write is one read
-					for _, wait := range [][2]time.Duration{{}, {tt.read, tt.tell}} {
+					room := make([]byte, 4096) // one write is two reads
+					var lengths []int
+					for _, wait := range [][3]time.Duration{{}, {tt.part, tt.read, tt.tell}} {
 						time.Sleep(wait[0])
-						_, _ = there.Read(room[:100])
-						_, _ = there.Read(room)
+						begin, _ := there.Read(room[:100])
 						time.Sleep(wait[1])
+						rest, _ := there.Read(room)
+						time.Sleep(wait[2])
 						_, _ = there.Write([]byte(ok))
+						lengths = append(lengths, begin+rest)
+					}
+					if tt.verdict == delivered && lengths[0] != lengths[1] {
+						t.Errorf("requests of %d bytes, want the same", lengths)
 					}
 				}()
 				wantOutcome(t, p.post(testRequest("{}"), time.Now(), time.Now().Add(time.Minute)), delivered, 200, "")
@@ -679,6 +686,9 @@ func TestPostSurplus(t *testing.T) {
 				<-sent
 				time.Sleep(5 * time.Millisecond) // until it has come, and the poller has seen it
 				wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), failed, 500, "")
+				if n := server.accepted(); n != 2 {
+					t.Errorf("%d connections, want 2", n)
+				}
 			})
 		}
 	}

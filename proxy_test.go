@@ -264,6 +264,26 @@ func TestProxySOCKS(t *testing.T) {
 	}
 }
 
+// TestProxySOCKSHangs: nothing comes from behind a SOCKS proxy.
+func TestProxySOCKSHangs(t *testing.T) {
+	checkLeaks(t)
+	proxy := newRawServer(t, func(c *rawConn, _ int) {
+		if !expect(c.r, "\x05\x01\x00") {
+			return
+		}
+		_ = c.say("\x05\x00")
+		if !expect(c.r, "\x05\x01\x00\x03\x0cwebhook.test\x01\xbb") {
+			return
+		}
+		_ = c.say("\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00")
+		c.wait()
+	})
+	withProxies(t, map[string]string{"HTTPS_PROXY": "socks5://" + proxy.addr})
+	p := newTestConn(t, Endpoint{URL: "https://webhook.test/"})
+	start := time.Now()
+	wantOutcome(t, p.post(testRequest("{}"), start, start.Add(500*time.Millisecond)), failed, 0, "tls handshake: timeout after 500ms")
+}
+
 func expect(r *bufio.Reader, want string) bool {
 	got := make([]byte, len(want))
 	_, err := io.ReadFull(r, got)
