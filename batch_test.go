@@ -264,8 +264,12 @@ func TestRefusedBatchIsSplit(t *testing.T) {
 				if s.Dead != 2 || s.Delivered != 98 || len(delivered) != 98 || s.Retried != 0 {
 					t.Errorf("stats %+v", s)
 				}
-				if n := len(got()); n > 30 {
+				n := len(got())
+				if n > 30 {
 					t.Errorf("%d attempts for two refused events of 100", n)
+				}
+				if a := s.Attempts; a.Status2xx+a.Status4xx+a.Status5xx != uint64(n) {
+					t.Errorf("%d attempts, counted as %+v", n, a)
 				}
 				e.stop(0)
 			})
@@ -591,16 +595,17 @@ func TestBatchesBesideAHungClient(t *testing.T) {
 }
 
 // A fetchStore is a memory whose records have to be fetched, as those of a disk. That of
-// the client c2 is damaged.
+// the client c2 is damaged, unless failures is not 0: it fails so often.
 type fetchStore struct {
 	memory
-	records map[uint64][]byte
+	records  map[uint64][]byte
+	failures int
 }
 
 func (s *fetchStore) put(rec []byte) (uint64, dropReason) {
 	ref, reason := s.memory.put(rec)
 	s.records[ref] = bytes.Clone(rec)
-	if bytes.Contains(rec, []byte("c2")) {
+	if s.failures == 0 && bytes.Contains(rec, []byte("c2")) {
 		s.records[ref][0] = recordVersion + 1
 	}
 	return ref, reason
@@ -609,6 +614,10 @@ func (s *fetchStore) put(rec []byte) (uint64, dropReason) {
 func (s *fetchStore) load(uint64, int) []byte { return nil }
 
 func (s *fetchStore) fetch(buf []byte, ref uint64) ([]byte, error) {
+	if s.failures > 0 && bytes.Contains(s.records[ref], []byte("c2")) {
+		s.failures--
+		return buf, errors.New("input/output error")
+	}
 	return append(buf[:0], s.records[ref]...), nil
 }
 
@@ -635,6 +644,46 @@ func TestBatchUnreadable(t *testing.T) {
 		}
 		e.stop(0)
 	})
+}
+
+// TestUnreadableAlone has the only worker find a record that cannot be read, for good
+// or for now, in front of others: it goes on with those.
+func TestUnreadableAlone(t *testing.T) {
+	for _, most := range []int{1, 100} {
+		for _, failures := range []int{0, 3} {
+			t.Run(fmt.Sprintf("batches of %d, %d failures", most, failures), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					c := defaultEndpoint()
+					c.PoolSize, c.Batch = 1, Batch{MaxEvents: most, MaxBytes: 1 << 20, Linger: -1}
+					e := startFake(c, func(*request, time.Time, <-chan struct{}) outcome { return outcome{status: 200} })
+					var log logLines
+					e.queue.mu.Lock()
+					e.pool.log = log.logger()
+					e.queue.store = &fetchStore{records: make(map[uint64][]byte), failures: failures}
+					e.queue.mu.Unlock()
+					e.queue.offer(publishOf("c2", "x"), true)
+					synctest.Wait()
+					for _, client := range []string{"c2", "c1", "c3"} {
+						e.queue.offer(publishOf(client, "x"), true)
+					}
+					time.Sleep(time.Minute)
+					s := e.queue.stats()
+					checkSum(t, s)
+					corrupt := 0
+					if failures == 0 {
+						corrupt = 2
+					}
+					if s.Delivered != uint64(4-corrupt) || s.Dropped["corrupt"] != uint64(corrupt) {
+						t.Errorf("stats %+v", s)
+					}
+					if n := strings.Count(log.String(), "events cannot be read from the queue"); n != 1 {
+						t.Errorf("told %d times, want once:\n%s", n, log.String())
+					}
+					e.stop(0)
+				})
+			})
+		}
+	}
 }
 
 func TestBatchSettings(t *testing.T) {
