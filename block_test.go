@@ -290,6 +290,35 @@ func TestBlockTimeoutIsOne(t *testing.T) {
 	})
 }
 
+// TestBlockTimeoutBehindAnother has a publish that has waited for another queue already
+// come behind one that may wait for longer: its time is over first.
+func TestBlockTimeoutBehindAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := defaultEndpoint()
+		c.PoolSize, c.Queue = 1, Queue{Capacity: 1, MaxBytes: -1, Overflow: Block, BlockTimeout: time.Second}
+		e := startFake(c, func(_ *request, d time.Time, stop <-chan struct{}) outcome { return hang(d, stop) })
+		e.queue.offer(publishOf("first", "x"), false) // in flight
+		synctest.Wait()
+		e.queue.offer(publishOf("second", "x"), false) // fills the queue
+		var waits sync.WaitGroup
+		waits.Go(func() { e.queue.offer(publishOf("third", "x"), true) })
+		synctest.Wait()
+		t0 := time.Now()
+		_, is := e.queue.offerWith(publishOf("fourth", "x"), &patience{waits: true, since: t0.Add(-time.Second / 2)})
+		if took := time.Since(t0); is != notTaken || took != time.Second/2 {
+			t.Errorf("taken %t after %v", is == taken, took)
+		}
+		waits.Wait()
+		s := e.queue.stats()
+		checkSum(t, s)
+		checkQueue(t, e.queue)
+		if s.Waiting != 1 || s.Dropped["queue_full"] != 2 {
+			t.Errorf("stats %+v", s)
+		}
+		e.stop(0)
+	})
+}
+
 // TestReloadEndsWaiting changes the settings of a queue for whose room a publish
 // waits: they are those of that publish, too.
 func TestReloadEndsWaiting(t *testing.T) {
