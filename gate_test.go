@@ -67,6 +67,14 @@ func TestGate(t *testing.T) {
 				t.Errorf("closed %t, told %t", closed, tell)
 			}
 		},
+		"stays open": func(t *testing.T, g *gate) {
+			for i := range 100 {
+				if _, tell := g.failed(b, i >= 3); tell != (i == 2) {
+					t.Errorf("failure %d: told %t", i, tell)
+				}
+				time.Sleep(tellInterval)
+			}
+		},
 		"one probe": func(t *testing.T, g *gate) {
 			for range 3 {
 				g.failed(b, false)

@@ -752,15 +752,18 @@ func TestMaxAgeAndMaxAttempts(t *testing.T) {
 			c.Retry.MaxAttempts = 3
 			n := 0
 			e := startFake(c, func(*request, time.Time, <-chan struct{}) outcome {
-				if n++; n == 2 {
-					return outcome{verdict: failed, err: errors.New("reset")} // does not count
+				switch n++; n { // these do not count, not even as the last
+				case 3:
+					return outcome{verdict: failed, err: errors.New("reset")}
+				case 4:
+					return outcome{verdict: paused, status: 429, retryAfter: time.Second}
 				}
 				return outcome{verdict: failed, status: 500}
 			})
 			e.queue.offer(publishOf("c", "x"), false)
 			time.Sleep(4 * time.Minute)
 			s := e.queue.stats()
-			if s.Dead != 1 || n != 4 {
+			if s.Dead != 1 || n != 5 {
 				t.Errorf("%d attempts, stats %+v", n, s)
 			}
 			e.stop(0)
@@ -860,6 +863,10 @@ func TestRefusedConnectionsFillATenth(t *testing.T) {
 				if s := e.queue.stats(); s.Waiting != test.want || s.Dropped["refused_quota"] != uint64(50-test.want) {
 					t.Errorf("%d wait, want %d; stats %+v", s.Waiting, test.want, s)
 				}
+				e.queue.offer(publishOf("d", "x"), false)
+				if s := e.queue.stats(); s.Waiting != test.want+1 {
+					t.Errorf("no room for another event: %+v", s)
+				}
 				e.stop(0)
 			})
 		})
@@ -947,6 +954,44 @@ func TestPausedProbe(t *testing.T) {
 			_ = h.Stop()
 		})
 	}
+}
+
+// TestBreakerIsTold: the log says once that the breaker opens, and once that it closes.
+func TestBreakerIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log logLines
+		var up atomic.Bool
+		transport := roundTripFunc(func(*http.Request) (*http.Response, error) {
+			if up.Load() {
+				return respond(200, http.NoBody, nil), nil
+			}
+			return respond(503, http.NoBody, nil), nil
+		})
+		h := new(Hook)
+		h.Log = log.logger()
+		if err := h.Init(&Options{Config: &Config{Endpoints: []Endpoint{{URL: "http://a/",
+			Retry: Retry{MaxAge: -1}, Events: rulesFor(OnMessagePublish)}}}, Transport: transport}); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 100 {
+			h.emit(publishOf(fmt.Sprint("c", i), "x"))
+		}
+		const opens, closes = `level=WARN msg="endpoint failing, breaker open" endpoint=default status=503 `, `level=INFO msg="endpoint recovered" endpoint=default`
+		told := func(want int, text string) {
+			t.Helper()
+			if n := strings.Count(log.String(), text); n != want {
+				t.Errorf("told %d times, want %d: %s\n%s", n, want, text, log.String())
+			}
+		}
+		time.Sleep(time.Hour)
+		told(1, opens)
+		told(0, closes)
+		up.Store(true)
+		time.Sleep(time.Minute)
+		told(1, opens)
+		told(1, closes)
+		_ = h.Stop()
+	})
 }
 
 // TestBreakerToldLate opens the breaker again soon after it was told closed: that is
