@@ -21,9 +21,11 @@ type fakePoster struct {
 	answer func(req *request, deadline time.Time, canceled <-chan struct{}) outcome
 	stop   chan struct{}
 	once   sync.Once
+	closed atomic.Bool // while idle, since the last attempt
 }
 
 func (p *fakePoster) post(req *request, now, deadline time.Time) outcome {
+	p.closed.Store(false)
 	select {
 	case <-p.stop:
 		return outcome{verdict: canceled}
@@ -32,7 +34,7 @@ func (p *fakePoster) post(req *request, now, deadline time.Time) outcome {
 	}
 }
 func (p *fakePoster) cancel()    { p.once.Do(func() { close(p.stop) }) }
-func (p *fakePoster) closeIdle() {}
+func (p *fakePoster) closeIdle() { p.closed.Store(true) }
 
 // hang waits until the attempt's deadline or its cancellation.
 func hang(deadline time.Time, canceled <-chan struct{}) outcome {
@@ -871,6 +873,40 @@ func TestRefusedConnectionsFillATenth(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestIdleConnections counts the connections that are kept when there is little to do: the
+// last one that was used is used again, the others are closed after a while.
+func TestIdleConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := defaultEndpoint()
+		c.PoolSize = 4
+		e := startFake(c, func(*request, time.Time, <-chan struct{}) outcome {
+			time.Sleep(time.Millisecond)
+			return outcome{status: 200}
+		})
+		closed := func(want int) {
+			t.Helper()
+			n := 0
+			for _, w := range e.pool.workers {
+				n += int(b2u(w.poster.(*fakePoster).closed.Load()))
+			}
+			if n != want {
+				t.Errorf("%d connections are closed, want %d", n, want)
+			}
+		}
+		for i := range c.PoolSize {
+			e.queue.offer(publishOf(fmt.Sprint("c", i), "x"), false)
+		}
+		time.Sleep(idleTimeout - time.Second)
+		closed(0)
+		e.queue.offer(publishOf("c", "x"), false)
+		time.Sleep(2 * time.Second)
+		closed(3)
+		time.Sleep(idleTimeout)
+		closed(4)
+		e.stop(0)
+	})
 }
 
 func TestBackoffRange(t *testing.T) {
