@@ -102,6 +102,10 @@ func TestErrorOutcome(t *testing.T) {
 		{"lookup", &attemptError{"dial", &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "a.test", IsNotFound: true}}},
 			failed, "dial: lookup a.test: no such host"},
 		{"alert", &attemptError{"tls handshake", alert}, misconfigured, "tls handshake: remote error: tls: bad certificate"},
+		{"broken pipe and reset", exchangeError(pipe, reset), failed, "write: broken pipe"},
+		{"broken pipe and alert", exchangeError(pipe, alert), misconfigured, "read: remote error: tls: bad certificate"},
+		{"broken pipe and garbage", exchangeError(pipe, malformedError("not HTTP/1")), failed, "malformed reply: not HTTP/1"},
+		{"ended write and reset", exchangeError(os.ErrDeadlineExceeded, reset), failed, "read: connection reset by peer"},
 		{"proxy auth", &attemptError{"proxy connect", proxyStatusError(407)}, misconfigured, "proxy connect: the proxy answered CONNECT with status 407"},
 		{"proxy", &attemptError{"proxy connect", proxyStatusError(502)}, failed, "proxy connect: the proxy answered CONNECT with status 502"},
 	} {

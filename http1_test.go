@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -405,6 +406,25 @@ func TestPostFailures(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestPostTimeoutOfTheSystem: only what the attempt's own deadline ends is told as that.
+func TestPostTimeoutOfTheSystem(t *testing.T) {
+	p := newTestConn(t, Endpoint{URL: "http://127.0.0.1/"})
+	start := time.Now()
+	for _, tt := range []struct {
+		err   syscall.Errno
+		until time.Time
+		want  string
+	}{
+		{syscall.ETIMEDOUT, soon(), "dial: connection timed out"},
+		{syscall.ETIMEDOUT, start, "dial: timeout after 0s"},
+		{syscall.ECONNREFUSED, start, "dial: connection refused"},
+	} {
+		p.until = tt.until
+		err := &attemptError{"dial", &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", tt.err)}}
+		wantOutcome(t, p.fail(err, start), failed, 0, tt.want)
 	}
 }
 
