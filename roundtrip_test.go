@@ -356,6 +356,43 @@ func TestRoundTripSentOnce(t *testing.T) {
 			})
 		}
 	}
+	t.Run("HTTP/2, before the first reply", func(t *testing.T) {
+		const workers = 2
+		var requests atomic.Int64
+		came := make(chan bool, 2*workers)
+		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			came <- true
+			if requests.Add(1) <= workers {
+				<-r.Context().Done()
+			}
+		}))
+		server.EnableHTTP2 = true
+		server.StartTLS()
+		defer server.Close()
+		transport := server.Client().Transport.(*http.Transport)
+		defer transport.CloseIdleConnections()
+		c, err := newClient(&Endpoint{URL: server.URL}, transport)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for range workers {
+			p := c.conn()
+			t.Cleanup(p.cancel)
+			wg.Go(func() {
+				if out := p.post(testRequest("{}"), time.Now(), soon()); out.verdict != failed {
+					t.Errorf("%+v", out)
+				}
+			})
+			<-came // over one connection
+		}
+		server.CloseClientConnections()
+		wg.Wait()
+		if n := requests.Load(); n != workers {
+			t.Errorf("%d requests, want %d", n, workers)
+		}
+	})
 	t.Run("connections that end with a request", func(t *testing.T) {
 		var poisoned atomic.Int64
 		var together sync.WaitGroup
