@@ -686,6 +686,30 @@ func TestUnreadableAlone(t *testing.T) {
 	}
 }
 
+// TestBatchBacksOffTogether fails a batch whose events have been tried more or less
+// often: they wait as long as the one that was tried most, and all for the same time.
+func TestBatchBacksOffTogether(t *testing.T) {
+	c := defaultEndpoint()
+	p := &pool{config: &c}
+	longest := time.Duration(0)
+	for range 200 {
+		jobs := []job{{tries: 0}, {tries: 5}, {tries: 1}}
+		for i := range jobs {
+			jobs[i].born = time.Now().UnixMilli()
+		}
+		p.judge(jobs, outcome{verdict: failed, status: 500})
+		for _, j := range jobs {
+			if j.result != jobs[0].result {
+				t.Fatalf("got %+v and %+v", jobs[0].result, j.result)
+			}
+		}
+		longest = max(longest, jobs[0].result.backoff)
+	}
+	if longest < c.Retry.MaxBackoff/2 {
+		t.Errorf("at most %v in 200 times", longest)
+	}
+}
+
 func TestBatchSettings(t *testing.T) {
 	for text, want := range map[string]Batch{
 		``:                             {},

@@ -909,6 +909,33 @@ func TestIdleConnections(t *testing.T) {
 	})
 }
 
+// TestLargeEventLeavesNothing: what a worker keeps from one attempt to the next counts
+// under no limit.
+func TestLargeEventLeavesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := defaultEndpoint()
+		c.PoolSize = 1
+		e := startFake(c, func(*request, time.Time, <-chan struct{}) outcome { return outcome{status: 200} })
+		e.queue.mu.Lock()
+		e.queue.store = &fetchStore{records: make(map[uint64][]byte)}
+		e.queue.mu.Unlock()
+		w := e.pool.workers[0]
+		for _, size := range []int{100, 1 << 20, 100} {
+			e.queue.offer(publishOf("c", strings.Repeat("x", size)), true)
+			synctest.Wait()
+			for name, n := range map[string]int{"body": cap(w.req.body), "record": cap(w.fetched)} {
+				if n > largestKept || size < largestKept && n == 0 {
+					t.Errorf("after %d bytes: %d kept of the %s", size, n, name)
+				}
+			}
+			if w.ev.payload != nil || w.jobs[0].rec != nil {
+				t.Errorf("after %d bytes: the event is kept", size)
+			}
+		}
+		e.stop(0)
+	})
+}
+
 func TestBackoffRange(t *testing.T) {
 	r := Retry{MinBackoff: 500 * time.Millisecond, MaxBackoff: 30 * time.Second}
 	for n, top := range map[int]time.Duration{
