@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -845,6 +847,50 @@ func TestOpenBreakerEndsASplit(t *testing.T) {
 			t.Errorf("sent %v, want the batch and %s", g, want)
 		}
 		e.stop(0)
+	})
+}
+
+// TestReloadEndsASplit has a reload change the URL while a batch is out that is refused:
+// its parts go to the new one.
+func TestReloadEndsASplit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var hosts []string
+		transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			mu.Lock()
+			hosts = append(hosts, r.URL.Host)
+			mu.Unlock()
+			if r.URL.Host == "old" {
+				time.Sleep(time.Second)
+				return respond(413, http.NoBody, nil), nil
+			}
+			return respond(200, http.NoBody, nil), nil
+		})
+		config := func(url string) *Config {
+			return &Config{Endpoints: []Endpoint{{Name: "a", URL: url, Batch: Batch{MaxEvents: 8}, Events: rulesFor(OnMessagePublish)}}}
+		}
+		h := new(Hook)
+		h.Log = slog.New(slog.DiscardHandler)
+		if err := h.Init(&Options{Config: config("http://old/"), Transport: transport}); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 8 {
+			h.emit(publishOf(fmt.Sprint("c", i), "x"))
+		}
+		time.Sleep(time.Second / 2)
+		if err := h.Reload(config("http://new/")); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Minute)
+		if s := h.Stats().Endpoints["a"]; s.Delivered != 8 {
+			t.Errorf("stats %+v", s)
+		}
+		_ = h.Stop()
+		mu.Lock()
+		defer mu.Unlock()
+		if hosts[0] != "old" || slices.Contains(hosts[1:], "old") {
+			t.Errorf("sent to %q", hosts)
+		}
 	})
 }
 

@@ -201,6 +201,28 @@ func TestRefusedProbes(t *testing.T) {
 	})
 }
 
+// TestLateAnswersDoNotPutOffTheProbe: attempts that were out when the breaker opened are
+// refused or put off.
+func TestLateAnswersDoNotPutOffTheProbe(t *testing.T) {
+	for name, v := range map[string]verdict{"refused": refused, "paused": paused} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := defaultEndpoint()
+				q := newQueue(limitsOf(&c))
+				for range c.Breaker.Failures {
+					q.tellGate(failed, 0, false)
+				}
+				time.Sleep(time.Second)
+				q.tellGate(v, 0, false)
+				at, _ := q.gate.due()
+				if got, want := time.Duration(at-q.gate.now()), c.Breaker.Cooldown-time.Second; got != want {
+					t.Errorf("the next probe is due in %v, want %v", got, want)
+				}
+			})
+		})
+	}
+}
+
 // TestClockRests counts what the clock does while nothing can be done.
 func TestClockRests(t *testing.T) {
 	for name, out := range map[string]outcome{
