@@ -839,6 +839,28 @@ func TestStopWithinDrainTimeout(t *testing.T) {
 	})
 }
 
+// TestTooLarge: an event may be just as large as the limits say.
+func TestTooLarge(t *testing.T) {
+	const length = 1000
+	cost := new(memory).cost(recordSize(publishOf("c", strings.Repeat("x", length))))
+	for name, change := range map[string]func(c *Endpoint){
+		"max_payload": func(c *Endpoint) { c.Body.MaxPayload = length },
+		"max_bytes":   func(c *Endpoint) { c.Queue.MaxBytes = cost },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := defaultEndpoint()
+			change(&c)
+			q := newQueue(limitsOf(&c))
+			for i, taken := range []bool{true, false} {
+				q.offer(publishOf("c", strings.Repeat("x", length+i*maxSlot)), true)
+				if s := q.stats(); s.Waiting != 1 || (s.Dropped["too_large"] == 0) != taken {
+					t.Errorf("%d bytes: want it taken %t, stats %+v", length+i*maxSlot, taken, s)
+				}
+			}
+		})
+	}
+}
+
 // TestRefusedConnectionsFillATenth: events of refused connections get a tenth of a
 // queue, and of a small one, whose tenth is less than an event, room for one.
 func TestRefusedConnectionsFillATenth(t *testing.T) {
