@@ -659,6 +659,7 @@ func TestUnreadableAlone(t *testing.T) {
 					c.PoolSize, c.Batch = 1, Batch{MaxEvents: most, MaxBytes: 1 << 20, Linger: -1}
 					e := startFake(c, func(*request, time.Time, <-chan struct{}) outcome { return outcome{status: 200} })
 					var log logLines
+					synctest.Wait() // the clock has looked at the pool for the first time
 					e.queue.mu.Lock()
 					e.pool.log = log.logger()
 					e.queue.store = &fetchStore{records: make(map[uint64][]byte), failures: failures}
