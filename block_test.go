@@ -296,7 +296,7 @@ func TestBlockTimeoutBehindAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := defaultEndpoint()
 		c.PoolSize, c.Queue = 1, Queue{Capacity: 1, MaxBytes: -1, Overflow: Block, BlockTimeout: time.Second}
-		e := startFake(c, func(_ *request, d time.Time, stop <-chan struct{}) outcome { return hang(d, stop) })
+		e := startFake(c, hang)
 		e.queue.offer(publishOf("first", "x"), false) // in flight
 		synctest.Wait()
 		e.queue.offer(publishOf("second", "x"), false) // fills the queue

@@ -37,7 +37,7 @@ func (p *fakePoster) cancel()    { p.once.Do(func() { close(p.stop) }) }
 func (p *fakePoster) closeIdle() { p.closed.Store(true) }
 
 // hang waits until the attempt's deadline or its cancellation.
-func hang(deadline time.Time, canceled <-chan struct{}) outcome {
+func hang(_ *request, deadline time.Time, canceled <-chan struct{}) outcome {
 	select {
 	case <-canceled:
 		return outcome{verdict: canceled_}
@@ -132,7 +132,7 @@ func TestLanesDoNotWaitForEachOther(t *testing.T) {
 				}
 				mu.Unlock()
 				if hung != "" && strings.HasPrefix(p, hung) {
-					return hang(deadline, canceled)
+					return hang(req, deadline, canceled)
 				}
 				time.Sleep(20 * time.Millisecond)
 				return outcome{status: 200}
@@ -711,7 +711,7 @@ func TestMaxAgeAndMaxAttempts(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := defaultEndpoint()
 			c.Retry.MaxAge = 10 * time.Second
-			e := startFake(c, func(_ *request, d time.Time, stop <-chan struct{}) outcome { return hang(d, stop) })
+			e := startFake(c, hang)
 			for i := range 500 {
 				e.queue.offer(publishOf(fmt.Sprint("c", i%50), "x"), false)
 			}
@@ -821,7 +821,7 @@ func TestNothingIsSentPastMaxAge(t *testing.T) {
 
 func TestStopWithinDrainTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := startFake(defaultEndpoint(), func(_ *request, d time.Time, stop <-chan struct{}) outcome { return hang(d, stop) })
+		e := startFake(defaultEndpoint(), hang)
 		for i := range 100 {
 			e.queue.offer(publishOf(fmt.Sprint("c", i), "x"), false)
 		}
@@ -876,7 +876,7 @@ func TestRefusedConnectionsFillATenth(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := defaultEndpoint()
 				c.PoolSize, c.Queue = 1, test.queue
-				e := startFake(c, func(_ *request, d time.Time, stop <-chan struct{}) outcome { return hang(d, stop) })
+				e := startFake(c, hang)
 				e.queue.offer(publishOf("c", "x"), false)
 				synctest.Wait()
 				for i := range 50 {

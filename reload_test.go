@@ -812,7 +812,7 @@ func TestReloadAndStopRace(t *testing.T) {
 func TestReloadLowersTheCapacity(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := defaultEndpoint()
-		e := startFake(c, func(_ *request, d time.Time, stop <-chan struct{}) outcome { return hang(d, stop) })
+		e := startFake(c, hang)
 		e.queue.mu.Lock()
 		e.queue.limits.workers = 0
 		e.queue.mu.Unlock()
