@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -863,18 +862,14 @@ func TestReloadEndsASplit(t *testing.T) {
 			mu.Unlock()
 			if r.URL.Host == "old" {
 				time.Sleep(time.Second)
-				return respond(413, http.NoBody, nil), nil
+				return answer(413)
 			}
-			return respond(200, http.NoBody, nil), nil
+			return answer(200)
 		})
 		config := func(url string) *Config {
 			return &Config{Endpoints: []Endpoint{{Name: "a", URL: url, Batch: Batch{MaxEvents: 8}, Events: rulesFor(OnMessagePublish)}}}
 		}
-		h := new(Hook)
-		h.Log = slog.New(slog.DiscardHandler)
-		if err := h.Init(&Options{Config: config("http://old/"), Transport: transport}); err != nil {
-			t.Fatal(err)
-		}
+		h := runHook(t, &Options{Config: config("http://old/"), Transport: transport})
 		for i := range 8 {
 			h.emit(publishOf(fmt.Sprint("c", i), "x"))
 		}

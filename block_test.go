@@ -62,7 +62,7 @@ func TestBlockWaitsForAllAtOnce(t *testing.T) {
 		got := make(map[string][]string) // by client
 		transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
 			if r.URL.Host == "down" {
-				return respond(503, http.NoBody, nil), nil
+				return answer(503)
 			}
 			body, err := io.ReadAll(r.Body)
 			if err != nil {
@@ -73,7 +73,7 @@ func TestBlockWaitsForAllAtOnce(t *testing.T) {
 			defer mu.Unlock()
 			client, n, _ := strings.Cut(payloadOf(body), " ")
 			got[client] = append(got[client], n)
-			return respond(200, http.NoBody, nil), nil
+			return answer(200)
 		})
 		full := Queue{Capacity: 5, Overflow: Block, BlockTimeout: time.Second}
 		var c Config
@@ -161,7 +161,7 @@ func TestBlockIsOneEndpointsOwn(t *testing.T) {
 				mu.Lock()
 				got[r.URL.Host+payloadOf(body)] = time.Since(begin)
 				mu.Unlock()
-				return respond(200, http.NoBody, nil), nil
+				return answer(200)
 			})
 			full := Queue{Overflow: Block, Capacity: 1, BlockTimeout: time.Second}
 			hangs := Endpoint{Name: "hangs", URL: "http://hangs/", PoolSize: 1, Timeout: time.Hour, Events: rulesFor(OnMessagePublish), Queue: full}

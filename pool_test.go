@@ -1021,7 +1021,7 @@ func TestPausedProbe(t *testing.T) {
 				if n.Add(1) == 2 && pause {
 					return respond(429, http.NoBody, http.Header{"Retry-After": {"1"}}), nil
 				}
-				return respond(503, http.NoBody, nil), nil
+				return answer(503)
 			})
 			h := new(Hook)
 			if err := h.Init(&Options{Config: &Config{Endpoints: []Endpoint{{URL: "http://a/", PoolSize: 2,
@@ -1048,9 +1048,9 @@ func TestBreakerIsTold(t *testing.T) {
 		var up atomic.Bool
 		transport := roundTripFunc(func(*http.Request) (*http.Response, error) {
 			if up.Load() {
-				return respond(200, http.NoBody, nil), nil
+				return answer(200)
 			}
-			return respond(503, http.NoBody, nil), nil
+			return answer(503)
 		})
 		h := new(Hook)
 		h.Log = log.logger()
@@ -1088,10 +1088,10 @@ func TestBreakerToldLate(t *testing.T) {
 		transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
 			if n.Add(1) == 2 { // the second one is slow, and well
 				time.Sleep(time.Second)
-				return respond(200, http.NoBody, nil), nil
+				return answer(200)
 			}
 			time.Sleep(10 * time.Millisecond)
-			return respond(503, http.NoBody, nil), nil
+			return answer(503)
 		})
 		h := new(Hook)
 		h.Log = log.logger()

@@ -902,10 +902,10 @@ func outage(t *testing.T, key func(r *http.Request) string) (outageTransport, ma
 		mu.Lock()
 		defer mu.Unlock()
 		if !up {
-			return respond(503, http.NoBody, nil), nil
+			return answer(503)
 		}
 		got[key(r)] = append(got[key(r)], payloadOf(body))
-		return respond(200, http.NoBody, nil), nil
+		return answer(200)
 	})
 	return outageTransport{transport, func() {
 		mu.Lock()
@@ -1014,7 +1014,7 @@ func TestReloadMovesRulesOfOneURL(t *testing.T) {
 func TestReloadsLeaveNoPools(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := new(Hook)
-		transport := roundTripFunc(func(*http.Request) (*http.Response, error) { return respond(200, http.NoBody, nil), nil })
+		transport := roundTripFunc(func(*http.Request) (*http.Response, error) { return answer(200) })
 		if err := h.Init(&Options{Config: ruleAt("#", "http://0/"), Transport: transport}); err != nil {
 			t.Fatal(err)
 		}
@@ -1091,9 +1091,9 @@ func TestReloadKeepsCounters(t *testing.T) {
 		}
 		transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
 			if r.URL.Path == "/down" {
-				return respond(503, http.NoBody, nil), nil
+				return answer(503)
 			}
-			return respond(200, http.NoBody, nil), nil
+			return answer(200)
 		})
 		h := new(Hook)
 		if err := h.Init(&Options{Config: config(0), Transport: transport, DrainTimeout: time.Minute}); err != nil {
@@ -1162,9 +1162,9 @@ func TestReloadRuleURL(t *testing.T) {
 		}
 		transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
 			if r.URL.RawQuery == "token=old" {
-				return respond(401, http.NoBody, nil), nil
+				return answer(401)
 			}
-			return respond(200, http.NoBody, nil), nil
+			return answer(200)
 		})
 		h := new(Hook)
 		if err := h.Init(&Options{Config: config("old"), Transport: transport}); err != nil {
@@ -1213,9 +1213,9 @@ func TestReloadBackInTime(t *testing.T) {
 		var up atomic.Bool
 		transport := roundTripFunc(func(r *http.Request) (*http.Response, error) {
 			if r.URL.Host == "a" && !up.Load() {
-				return respond(503, http.NoBody, nil), nil
+				return answer(503)
 			}
-			return respond(200, http.NoBody, nil), nil
+			return answer(200)
 		})
 		h := new(Hook)
 		if err := h.Init(&Options{Config: ruleAt("x/#", "http://a/"), Transport: transport, DrainTimeout: 10 * time.Second}); err != nil {
@@ -1248,11 +1248,11 @@ func TestReloadShortensProbe(t *testing.T) {
 			switch mode.Load() {
 			case 1:
 				time.Sleep(3 * time.Second)
-				return respond(503, http.NoBody, nil), nil
+				return answer(503)
 			case 2:
-				return respond(200, http.NoBody, nil), nil
+				return answer(200)
 			}
-			return respond(503, http.NoBody, nil), nil
+			return answer(503)
 		})
 		conf := func(most time.Duration) *Config {
 			return &Config{Endpoints: []Endpoint{{URL: "http://a/", PoolSize: 1, Timeout: 20 * time.Second,

@@ -48,7 +48,7 @@ func TestRoundTripRequest(t *testing.T) {
 			got = r
 			b, _ := io.ReadAll(r.Body)
 			body = string(b)
-			return respond(204, http.NoBody, nil), nil
+			return answer(204)
 		})
 		p := newTestRoundTripConn(t, Endpoint{
 			URL:     "https://user:secret@webhook.test/a%2Fb/./c?d=%20#e",
@@ -101,7 +101,7 @@ func TestRoundTripTarget(t *testing.T) {
 		var got string
 		p := newTestRoundTripConn(t, Endpoint{URL: "http://webhook.test" + target}, roundTripFunc(func(r *http.Request) (*http.Response, error) {
 			got = r.URL.RequestURI()
-			return respond(204, http.NoBody, nil), nil
+			return answer(204)
 		}))
 		wantOutcome(t, p.post(testRequest("{}"), time.Now(), soon()), delivered, 204, "")
 		if got != want {
@@ -137,11 +137,11 @@ func TestRoundTripOutcomes(t *testing.T) {
 		want      outcome // err apart
 		err       string
 	}{
-		{"200", func(*http.Request) (*http.Response, error) { return respond(200, http.NoBody, nil), nil },
+		{"200", func(*http.Request) (*http.Response, error) { return answer(200) },
 			outcome{verdict: delivered, status: 200}, ""},
 		{"nil body", func(*http.Request) (*http.Response, error) { return respond(200, nil, nil), nil },
 			outcome{verdict: delivered, status: 200}, ""},
-		{"redirect", func(*http.Request) (*http.Response, error) { return respond(302, http.NoBody, nil), nil },
+		{"redirect", func(*http.Request) (*http.Response, error) { return answer(302) },
 			outcome{verdict: misconfigured, status: 302}, ""},
 		{"pause", func(*http.Request) (*http.Response, error) {
 			return respond(503, http.NoBody, http.Header{"Retry-After": {"7"}}), nil
@@ -158,7 +158,7 @@ func TestRoundTripOutcomes(t *testing.T) {
 			outcome{verdict: failed}, "transport: context canceled"},
 		{"nothing", func(*http.Request) (*http.Response, error) { return nil, nil },
 			outcome{verdict: failed}, "transport: neither a response nor an error"},
-		{"no status", func(*http.Request) (*http.Response, error) { return respond(0, http.NoBody, nil), nil },
+		{"no status", func(*http.Request) (*http.Response, error) { return answer(0) },
 			outcome{verdict: failed}, "transport: a response with status 0"},
 		{"panics", func(*http.Request) (*http.Response, error) { panic("oops") },
 			outcome{verdict: failed}, "transport: panic: oops"},
@@ -233,7 +233,7 @@ func TestRoundTripBodyIsLent(t *testing.T) {
 		_, _ = r.Body.Read(make([]byte, 1))
 		again, _ := r.GetBody()
 		left = append(left, r.Body, again)
-		return respond(413, http.NoBody, nil), nil
+		return answer(413)
 	}))
 	wantOutcome(t, p.post(testRequest("first"), time.Now(), soon()), refused, 413, "")
 	for _, r := range left {

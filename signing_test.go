@@ -128,7 +128,7 @@ func TestSignedAnew(t *testing.T) {
 				if err := Verify(h, []byte("{}"), vectorSecret); err != nil {
 					t.Error(err)
 				}
-				return respond(503, http.NoBody, nil), nil
+				return answer(503)
 			}))
 		req := &request{id: []byte("id"), body: []byte("{}")}
 		for range 2 {
