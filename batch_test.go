@@ -599,12 +599,15 @@ func TestBatchesBesideAHungClient(t *testing.T) {
 // the client c2 is damaged, unless failures is not 0: it fails so often.
 type fetchStore struct {
 	memory
+	mu       sync.Mutex // fetch is called without the queue's lock
 	records  map[uint64][]byte
 	failures int
 }
 
 func (s *fetchStore) put(rec []byte) (uint64, dropReason) {
 	ref, reason := s.memory.put(rec)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.records[ref] = bytes.Clone(rec)
 	if s.failures == 0 && bytes.Contains(rec, []byte("c2")) {
 		s.records[ref][0] = recordVersion + 1
@@ -615,6 +618,8 @@ func (s *fetchStore) put(rec []byte) (uint64, dropReason) {
 func (s *fetchStore) load(uint64, int) []byte { return nil }
 
 func (s *fetchStore) fetch(buf []byte, ref uint64) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.failures > 0 && bytes.Contains(s.records[ref], []byte("c2")) {
 		s.failures--
 		return buf, errors.New("input/output error")
