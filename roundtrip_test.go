@@ -362,8 +362,9 @@ func TestRoundTripSentOnce(t *testing.T) {
 		came := make(chan bool, 2*workers)
 		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
+			n := requests.Add(1)
 			came <- true
-			if requests.Add(1) <= workers {
+			if n <= workers {
 				<-r.Context().Done()
 			}
 		}))
