@@ -69,8 +69,9 @@ type EventCounts struct {
 }
 
 // Attempts counts attempts by the class of their HTTP status; Error counts
-// those that got none. Those of a broker with a [Stream] are its publishes into
-// it: one that the stream has taken counts as Status2xx.
+// those that got none, but not those that the end of the endpoint has cut off.
+// Those of a broker with a [Stream] are its publishes into it: one that the
+// stream has taken counts as Status2xx.
 type Attempts struct {
 	Status2xx uint64 `json:"2xx"`
 	Status3xx uint64 `json:"3xx"`
