@@ -377,9 +377,33 @@ func TestRetiredWithADroppedEvent(t *testing.T) {
 }
 
 // A fullStore has no room.
-type fullStore struct{ *memory }
+type fullStore struct {
+	*memory
+	beside int64 // what it takes beside the records
+}
 
 func (fullStore) put([]byte) (uint64, dropReason) { return 0, dropQueueFull }
+func (s fullStore) overhead() int64               { return s.beside }
+
+// TestDropOldestOfLittle: when a disk has no room although little waits, it is behind
+// with removing what is done, and the event that comes is dropped instead of others.
+func TestDropOldestOfLittle(t *testing.T) {
+	for beside, want := range map[int64]int{0: 3, 40 << 10: 2} {
+		c := defaultEndpoint()
+		c.Queue.MaxBytes = 80 << 10
+		q := newQueue(limitsOf(&c))
+		for i := range 3 {
+			q.offer(publishOf("c", fmt.Sprint(i)), true)
+		}
+		q.store = fullStore{q.store.(*memory), beside}
+		q.offer(publishOf("c", "x"), true)
+		s := q.stats()
+		checkSum(t, s)
+		if s.Waiting != want || s.Dropped["queue_full"] != uint64(4-want) {
+			t.Errorf("%d bytes beside the records: %d wait, want %d; stats %+v", beside, s.Waiting, want, s)
+		}
+	}
+}
 
 // TestDroppedInVain: what waited behind an event that was dropped in its backoff goes
 // out, also where that did not make room enough.
@@ -402,7 +426,7 @@ func TestDroppedInVain(t *testing.T) {
 		synctest.Wait() // the first is in backoff
 		e.queue.mu.Lock()
 		e.queue.unlogged++ // the clock has been told of other drops
-		e.queue.store = fullStore{e.queue.store.(*memory)}
+		e.queue.store = fullStore{memory: e.queue.store.(*memory)}
 		e.queue.mu.Unlock()
 		e.queue.offer(publishOf("d", "x"), true)
 		synctest.Wait()
